@@ -1,0 +1,1 @@
+//! The one place of jackfield that talks to Linux.

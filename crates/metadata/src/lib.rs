@@ -1,0 +1,1 @@
+//! Cloud metadata services, as typed facts.
