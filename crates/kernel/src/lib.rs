@@ -1,1 +1,79 @@
 //! The one place of jackfield that talks to Linux.
+//!
+//! * [`Rtnetlink`] — one synchronous rtnetlink socket: batches of [`Request`]s whose answers are
+//!   matched to them, and strict filtered dumps.
+//! * [`Link`], [`Address`], [`Route`], [`Rule`], [`Neighbour`] — what the kernel holds, as values
+//!   that compare, and the requests that add, change and remove them.
+//! * [`Monitor`] — rtnetlink notifications; [`DeviceEvents`] — device events of the kernel and of
+//!   systemd-udevd.
+//! * [`Namespace`] — network namespaces: named, by path, anonymous.
+//! * [`sysctl`] — settings of one interface.
+//!
+//! Nothing here decides anything: decisions are made by pure functions elsewhere. This is the only
+//! crate of the workspace in which `unsafe` is allowed.
+
+mod address;
+mod device_events;
+mod error;
+mod link;
+mod monitor;
+mod namespace;
+mod neighbour;
+mod route;
+mod rule;
+mod socket;
+pub mod sysctl;
+mod wire;
+
+pub use address::{Address, AddressFlags};
+pub use device_events::{DeviceAction, DeviceEvent, DeviceEvents, udev_has_finished, udev_runs};
+pub use error::{Error, Refusal};
+pub use link::{Link, LinkChange, VethEnd, bridge, veth_pair};
+pub use monitor::{Monitor, Notification, Subject};
+pub use namespace::{Namespace, create_user_namespace};
+pub use neighbour::{Neighbour, NeighbourKind};
+pub use route::{NextHop, Route, RouteFilter, RouteKind};
+pub use rule::{Rule, RuleAction};
+pub use socket::{CHUNK, Request, Rtnetlink};
+
+/// Address family of addresses, routes and rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which they are dumped and planned.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The family of an address.
+    pub fn of(address: std::net::IpAddr) -> Self {
+        if address.is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        }
+    }
+
+    /// The number by which people call it: 4 or 6.
+    pub fn number(self) -> u8 {
+        match self {
+            Family::V4 => 4,
+            Family::V6 => 6,
+        }
+    }
+
+    /// The prefix that covers every address of the family: the destination of a default route.
+    pub fn everything(self) -> ipnet::IpNet {
+        match self {
+            Family::V4 => ipnet::IpNet::V4(ipnet::Ipv4Net::default()),
+            Family::V6 => ipnet::IpNet::V6(ipnet::Ipv6Net::default()),
+        }
+    }
+}
+
+/// A link-layer address of an Ethernet device: six octets in the order in which they are written.
+pub type EthernetAddress = [u8; 6];

@@ -1,0 +1,153 @@
+//! Addresses of interfaces.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::Parseable;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags as WireFlags, AddressHeader, AddressMessage, AddressScope,
+};
+
+use crate::error::Result;
+use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_EXCL};
+use crate::{Family, Request, Rtnetlink};
+
+pub(crate) const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+
+const IFADDRMSG_LEN: usize = 8;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const IFA_PROTO: u16 = 11;
+
+/// What an address is like beyond its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct AddressFlags {
+    /// The kernel adds no route to the address's prefix.
+    pub no_prefix_route: bool,
+    /// IPv6: used at once, without duplicate address detection.
+    pub no_dad: bool,
+    /// IPv6: duplicate address detection has not finished, or has failed.
+    pub tentative: bool,
+    /// Never expires.
+    pub permanent: bool,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// Index of the interface.
+    pub interface: u32,
+    /// The address with its prefix length; host bits are kept.
+    pub address: IpNet,
+    /// Who added it (IFA_PROTO, Linux 5.18): 0 where nobody said.
+    pub protocol: u8,
+    /// Further properties.
+    pub flags: AddressFlags,
+}
+
+impl Address {
+    /// Lists every address of the family.
+    ///
+    /// # Errors
+    /// Where the conversation with the kernel fails.
+    pub fn list(kernel: &mut Rtnetlink, family: Family) -> Result<Vec<Address>> {
+        let mut body = AddressMessage::default();
+        body.header.family = wire_family(family);
+        kernel.dump(
+            "addresses",
+            &Request::new(RTM_GETADDR, 0, &body),
+            Address::read,
+        )
+    }
+
+    pub(crate) fn read(message: &Message<'_>) -> Option<Address> {
+        if message.kind != RTM_NEWADDR && message.kind != RTM_DELADDR {
+            return None;
+        }
+        let header = AddressHeader::parse(message.payload).ok()?;
+        let mut value: Option<IpAddr> = None;
+        let mut flags = WireFlags::from_bits_retain(u32::from(header.flags.bits()));
+        let mut protocol = 0;
+        for attribute in wire::attributes(message.payload, IFADDRMSG_LEN) {
+            let (kind, nla) = attribute.ok()?;
+            if ![IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_PROTO].contains(&kind) {
+                continue;
+            }
+            match AddressAttribute::parse(&nla).ok()? {
+                // The local end, where a point-to-point address has two.
+                AddressAttribute::Local(address) => value = Some(address),
+                AddressAttribute::Address(address) if value.is_none() => value = Some(address),
+                AddressAttribute::Flags(all) => flags = all,
+                AddressAttribute::Protocol(by) => protocol = by.into(),
+                _ => {}
+            }
+        }
+        Some(Address {
+            interface: header.index,
+            address: IpNet::new(value?, header.prefix_len).ok()?,
+            protocol,
+            flags: AddressFlags {
+                no_prefix_route: flags.contains(WireFlags::Noprefixroute),
+                no_dad: flags.contains(WireFlags::Nodad),
+                tentative: flags.intersects(WireFlags::Tentative | WireFlags::Dadfailed),
+                permanent: flags.contains(WireFlags::Permanent),
+            },
+        })
+    }
+
+    /// Adds it; refused where the interface has it.
+    pub fn add(&self) -> Request {
+        let mut message = self.message();
+        let mut flags = WireFlags::empty();
+        if self.flags.no_prefix_route {
+            flags |= WireFlags::Noprefixroute;
+        }
+        if self.flags.no_dad && self.address.addr().is_ipv6() {
+            flags |= WireFlags::Nodad;
+        }
+        message.attributes.push(AddressAttribute::Flags(flags));
+        if self.protocol != 0 {
+            message
+                .attributes
+                .push(AddressAttribute::Protocol(self.protocol.into()));
+        }
+        Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)
+    }
+
+    /// Removes it.
+    pub fn remove(&self) -> Request {
+        Request::new(RTM_DELADDR, 0, &self.message())
+    }
+
+    fn message(&self) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.family = wire_family(Family::of(self.address.addr()));
+        message.header.prefix_len = self.address.prefix_len();
+        message.header.index = self.interface;
+        message.header.scope = AddressScope::Universe;
+        message.attributes = vec![
+            AddressAttribute::Local(self.address.addr()),
+            AddressAttribute::Address(self.address.addr()),
+        ];
+        message
+    }
+}
+
+pub(crate) fn wire_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+pub(crate) fn read_family(family: AddressFamily) -> Option<Family> {
+    match family {
+        AddressFamily::Inet => Some(Family::V4),
+        AddressFamily::Inet6 => Some(Family::V6),
+        _ => None,
+    }
+}
