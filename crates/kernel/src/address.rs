@@ -57,11 +57,7 @@ impl Address {
     pub fn list(kernel: &mut Rtnetlink, family: Family) -> Result<Vec<Address>> {
         let mut body = AddressMessage::default();
         body.header.family = wire_family(family);
-        kernel.dump(
-            "addresses",
-            &Request::new(RTM_GETADDR, 0, &body),
-            Address::read,
-        )
+        kernel.dump("addresses", &Request::new(RTM_GETADDR, 0, &body), Address::read)
     }
 
     pub(crate) fn read(message: &Message<'_>) -> Option<Address> {
@@ -111,9 +107,7 @@ impl Address {
         }
         message.attributes.push(AddressAttribute::Flags(flags));
         if self.protocol != 0 {
-            message
-                .attributes
-                .push(AddressAttribute::Protocol(self.protocol.into()));
+            message.attributes.push(AddressAttribute::Protocol(self.protocol.into()));
         }
         Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)
     }

@@ -62,15 +62,10 @@ impl DeviceEvents {
     pub fn open() -> Result<Self> {
         let failed = |error| Error::system("listen to device events", error);
         let mut socket = Socket::new(NETLINK_KOBJECT_UEVENT).map_err(failed)?;
-        socket
-            .bind(&SocketAddr::new(0, KERNEL_GROUP | UDEV_GROUP))
-            .map_err(failed)?;
+        socket.bind(&SocketAddr::new(0, KERNEL_GROUP | UDEV_GROUP)).map_err(failed)?;
         socket.set_non_blocking(true).map_err(failed)?;
         socket.set_rx_buf_sz(1_048_576_i32).map_err(failed)?;
-        Ok(DeviceEvents {
-            socket,
-            buffer: Vec::new(),
-        })
+        Ok(DeviceEvents { socket, buffer: Vec::new() })
     }
 
     /// Takes what has arrived, without waiting. `None` is told where events were lost.
@@ -110,9 +105,7 @@ pub fn udev_runs() -> bool {
 /// True where udev has handled the interface's first event: it has an entry in its database, and
 /// has given the device the name that its rules say.
 pub fn udev_has_finished(interface: u32) -> bool {
-    Path::new("/run/udev/data")
-        .join(format!("n{interface}"))
-        .exists()
+    Path::new("/run/udev/data").join(format!("n{interface}")).exists()
 }
 
 fn read(bytes: &[u8]) -> Option<DeviceEvent> {
@@ -131,9 +124,7 @@ fn read(bytes: &[u8]) -> Option<DeviceEvent> {
     let (mut action, mut interface, mut name, mut network) =
         (DeviceAction::Other, None, None, false);
     for property in properties.split(|byte| *byte == 0) {
-        let Some((key, value)) = std::str::from_utf8(property)
-            .ok()
-            .and_then(|p| p.split_once('='))
+        let Some((key, value)) = std::str::from_utf8(property).ok().and_then(|p| p.split_once('='))
         else {
             continue;
         };
@@ -152,12 +143,7 @@ fn read(bytes: &[u8]) -> Option<DeviceEvent> {
             _ => {}
         }
     }
-    network.then_some(DeviceEvent {
-        action,
-        interface: interface?,
-        name: name?,
-        finished_by_udev,
-    })
+    network.then_some(DeviceEvent { action, interface: interface?, name: name?, finished_by_udev })
 }
 
 #[cfg(test)]
@@ -201,9 +187,6 @@ mod tests {
         );
         assert_eq!(read(b"libudev\0\xfe\xed\xca\xfe"), None);
         assert_eq!(read(b""), None);
-        assert_eq!(
-            read(b"add@/devices/x\0SUBSYSTEM=net\0INTERFACE=a\0IFINDEX=x\0"),
-            None
-        );
+        assert_eq!(read(b"add@/devices/x\0SUBSYSTEM=net\0INTERFACE=a\0IFINDEX=x\0"), None);
     }
 }

@@ -43,10 +43,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn system(attempt: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        Error::System {
-            attempt: attempt.into(),
-            source: source.into(),
-        }
+        Error::System { attempt: attempt.into(), source: source.into() }
     }
 
     /// The error number, where the kernel gave one.
@@ -100,13 +97,7 @@ impl Refusal {
 
     /// True where it says that what was to be removed or changed is not there (any more).
     pub fn already_gone(&self) -> bool {
-        [
-            Self::NO_ENTRY,
-            Self::NO_SUCH,
-            Self::NO_DEVICE,
-            Self::NO_ADDRESS,
-        ]
-        .contains(&self.errno)
+        [Self::NO_ENTRY, Self::NO_SUCH, Self::NO_DEVICE, Self::NO_ADDRESS].contains(&self.errno)
     }
 }
 

@@ -51,11 +51,7 @@ impl Family {
 
     /// The family of an address.
     pub fn of(address: std::net::IpAddr) -> Self {
-        if address.is_ipv4() {
-            Family::V4
-        } else {
-            Family::V6
-        }
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
     /// The number by which people call it: 4 or 6.

@@ -86,8 +86,7 @@ impl Link {
     pub fn list(kernel: &mut Rtnetlink) -> Result<Vec<Link>> {
         let mut body = LinkMessage::default();
         // Counters are the larger part of a device's description, and are not used.
-        body.attributes
-            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        body.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         kernel.dump("devices", &Request::new(RTM_GETLINK, 0, &body), Link::read)
     }
 
@@ -182,11 +181,7 @@ impl Link {
 
     /// Gives a device an alternative name.
     pub fn add_alternative_name(index: u32, name: &str) -> Request {
-        Request::new(
-            RTM_NEWLINKPROP,
-            NLM_F_CREATE | NLM_F_EXCL,
-            &alternative_name(index, name),
-        )
+        Request::new(RTM_NEWLINKPROP, NLM_F_CREATE | NLM_F_EXCL, &alternative_name(index, name))
     }
 
     /// Takes an alternative name from a device.
@@ -226,20 +221,11 @@ impl LinkChange<'_> {
         let attributes = &mut message.attributes;
         attributes.extend(self.mtu.map(LinkAttribute::Mtu));
         attributes.extend(self.group.map(LinkAttribute::Group));
-        attributes.extend(
-            self.alias
-                .map(|alias| LinkAttribute::IfAlias(alias.to_owned())),
-        );
+        attributes.extend(self.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
         attributes.extend(self.name.map(|name| LinkAttribute::IfName(name.to_owned())));
-        attributes.extend(
-            self.address
-                .map(|address| LinkAttribute::Address(address.to_vec())),
-        );
+        attributes.extend(self.address.map(|address| LinkAttribute::Address(address.to_vec())));
         attributes.extend(self.controller.map(LinkAttribute::Controller));
-        attributes.extend(
-            self.namespace
-                .map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())),
-        );
+        attributes.extend(self.namespace.map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())));
         Request::new(RTM_NEWLINK, 0, &message)
     }
 }
@@ -260,10 +246,7 @@ pub struct VethEnd<'a> {
 impl VethEnd<'_> {
     fn attributes(&self) -> Vec<LinkAttribute> {
         let mut attributes = vec![LinkAttribute::IfName(self.name.to_owned())];
-        attributes.extend(
-            self.address
-                .map(|address| LinkAttribute::Address(address.to_vec())),
-        );
+        attributes.extend(self.address.map(|address| LinkAttribute::Address(address.to_vec())));
         attributes.extend(self.mtu.map(LinkAttribute::Mtu));
         let namespace = self.namespace.map(|namespace| namespace.as_raw_fd());
         attributes.extend(namespace.map(LinkAttribute::NetNsFd));
@@ -312,16 +295,10 @@ fn set_up(message: &mut LinkMessage, up: bool) {
 
 fn alternative_name(index: u32, name: &str) -> LinkMessage {
     let mut message = message(index);
-    message
-        .attributes
-        .push(LinkAttribute::PropList(vec![Prop::AltIfName(
-            name.to_owned(),
-        )]));
+    message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(name.to_owned())]));
     message
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .trim_end_matches('\0')
-        .to_owned()
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }

@@ -70,10 +70,7 @@ impl Monitor {
         socket.set_non_blocking(true).map_err(failed)?;
         // Room for a burst; what does not fit is told as `Lost`.
         socket.set_rx_buf_sz(1_048_576_i32).map_err(failed)?;
-        Ok(Monitor {
-            socket,
-            buffer: Vec::new(),
-        })
+        Ok(Monitor { socket, buffer: Vec::new() })
     }
 
     /// Takes what has arrived, without waiting, and gives each notification to `tell`.
@@ -102,10 +99,9 @@ impl Monitor {
             }
             for message in wire::messages(&self.buffer) {
                 let (subject, removed) = match message.kind {
-                    link::RTM_NEWLINK | link::RTM_DELLINK => (
-                        Link::read(&message).map(Subject::Link),
-                        message.kind == link::RTM_DELLINK,
-                    ),
+                    link::RTM_NEWLINK | link::RTM_DELLINK => {
+                        (Link::read(&message).map(Subject::Link), message.kind == link::RTM_DELLINK)
+                    }
                     address::RTM_NEWADDR | address::RTM_DELADDR => (
                         Address::read(&message).map(Subject::Address),
                         message.kind == address::RTM_DELADDR,
@@ -114,18 +110,13 @@ impl Monitor {
                         Route::read(&message).map(Subject::Route),
                         message.kind == route::RTM_DELROUTE,
                     ),
-                    rule::RTM_NEWRULE | rule::RTM_DELRULE => (
-                        Rule::read(&message).map(Subject::Rule),
-                        message.kind == rule::RTM_DELRULE,
-                    ),
+                    rule::RTM_NEWRULE | rule::RTM_DELRULE => {
+                        (Rule::read(&message).map(Subject::Rule), message.kind == rule::RTM_DELRULE)
+                    }
                     _ => continue,
                 };
                 if let Some(subject) = subject {
-                    tell(Notification::Changed {
-                        subject,
-                        removed,
-                        by: message.port,
-                    });
+                    tell(Notification::Changed { subject, removed, by: message.port });
                 }
             }
         }

@@ -154,10 +154,8 @@ impl Namespace {
         mounts: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
         let attempt = "hold a namespace for a new process";
-        let duplicate = |fd: BorrowedFd<'_>| {
-            fd.try_clone_to_owned()
-                .map_err(|e| Error::system(attempt, e))
-        };
+        let duplicate =
+            |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| Error::system(attempt, e));
         let network = duplicate(self.as_fd())?;
         let mounts = mounts.map(duplicate).transpose()?;
         let before_exec = move || {
@@ -261,10 +259,7 @@ fn unshare_network() -> Result<()> {
 fn named_path(name: &str) -> Result<PathBuf> {
     if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "not a file name");
-        return Err(Error::system(
-            format!("use {name:?} as a namespace's name"),
-            source,
-        ));
+        return Err(Error::system(format!("use {name:?} as a namespace's name"), source));
     }
     Ok(Path::new(NAMED).join(name))
 }

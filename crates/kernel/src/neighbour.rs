@@ -48,18 +48,14 @@ impl Neighbour {
         let mut message = NeighbourMessage::default();
         message.header.family = wire_family(Family::of(self.address));
         message.header.ifindex = self.interface;
-        message
-            .attributes
-            .push(NeighbourAttribute::Destination(match self.address {
-                IpAddr::V4(address) => NeighbourAddress::Inet(address),
-                IpAddr::V6(address) => NeighbourAddress::Inet6(address),
-            }));
+        message.attributes.push(NeighbourAttribute::Destination(match self.address {
+            IpAddr::V4(address) => NeighbourAddress::Inet(address),
+            IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+        }));
         match self.kind {
             NeighbourKind::Permanent(address) => {
                 message.header.state = NeighbourState::Permanent;
-                message
-                    .attributes
-                    .push(NeighbourAttribute::LinkLayerAddress(address.to_vec()));
+                message.attributes.push(NeighbourAttribute::LinkLayerAddress(address.to_vec()));
             }
             NeighbourKind::Proxy => message.header.flags = NeighbourFlags::Proxy,
         }

@@ -110,28 +110,16 @@ impl Route {
 
     /// A route through one interface, without gateway.
     pub fn via_interface(destination: IpNet, table: u32, interface: u32) -> Self {
-        let hop = NextHop {
-            interface,
-            gateway: None,
-            on_link: false,
-        };
+        let hop = NextHop { interface, gateway: None, on_link: false };
         Route {
-            scope: if destination.addr().is_ipv4() {
-                Self::SCOPE_LINK
-            } else {
-                0
-            },
+            scope: if destination.addr().is_ipv4() { Self::SCOPE_LINK } else { 0 },
             ..Self::with_next_hop(destination, table, hop)
         }
     }
 
     /// A route by a gateway that is reached by the interface, whatever other routes say.
     pub fn via_gateway(destination: IpNet, table: u32, interface: u32, gateway: IpAddr) -> Self {
-        let hop = NextHop {
-            interface,
-            gateway: Some(gateway),
-            on_link: true,
-        };
+        let hop = NextHop { interface, gateway: Some(gateway), on_link: true };
         Self::with_next_hop(destination, table, hop)
     }
 
@@ -145,10 +133,7 @@ impl Route {
     }
 
     fn with_next_hop(destination: IpNet, table: u32, hop: NextHop) -> Self {
-        Route {
-            next_hops: vec![hop],
-            ..Self::empty(destination, table)
-        }
+        Route { next_hops: vec![hop], ..Self::empty(destination, table) }
     }
 
     fn empty(destination: IpNet, table: u32) -> Self {
@@ -187,22 +172,16 @@ impl Route {
         if let Some(protocol) = filter.protocol {
             body.header.protocol = protocol.into();
         }
-        body.attributes
-            .extend(filter.table.map(RouteAttribute::Table));
-        body.attributes
-            .extend(filter.interface.map(RouteAttribute::Oif));
+        body.attributes.extend(filter.table.map(RouteAttribute::Table));
+        body.attributes.extend(filter.interface.map(RouteAttribute::Oif));
         let request = Request::new(RTM_GETROUTE, 0, &body);
         let mut routes = kernel.dump("routes", &request, Route::read)?;
         // A filter on a multipath route's interface, or one that an old kernel does not know, is
         // applied here once more.
         routes.retain(|route| {
             filter.table.is_none_or(|table| route.table == table)
-                && filter
-                    .protocol
-                    .is_none_or(|protocol| route.protocol == protocol)
-                && filter
-                    .interface
-                    .is_none_or(|interface| route.uses(interface))
+                && filter.protocol.is_none_or(|protocol| route.protocol == protocol)
+                && filter.interface.is_none_or(|interface| route.uses(interface))
         });
         Ok(routes)
     }
@@ -291,11 +270,7 @@ impl Route {
         }
         // IPv6 routes that refuse are listed as if they led to the loopback.
         if let (Some(interface), false) = (interface, route.refuses()) {
-            route.next_hops.push(NextHop {
-                interface,
-                gateway,
-                on_link,
-            });
+            route.next_hops.push(NextHop { interface, gateway, on_link });
         }
         Some(route)
     }
@@ -340,14 +315,8 @@ impl Route {
         if self.metric > 0 {
             attributes.push(RouteAttribute::Priority(self.metric));
         }
-        attributes.extend(
-            self.preferred_source
-                .map(|ip| RouteAttribute::PrefSource(ip.into())),
-        );
-        attributes.extend(
-            self.mtu
-                .map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])),
-        );
+        attributes.extend(self.preferred_source.map(|ip| RouteAttribute::PrefSource(ip.into())));
+        attributes.extend(self.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
         if let Some(hop) = self.next_hops.first() {
             attributes.push(RouteAttribute::Oif(hop.interface));
             if hop.on_link {

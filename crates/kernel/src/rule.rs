@@ -193,10 +193,7 @@ impl Rule {
         }
         attributes.extend(self.input_interface.clone().map(RuleAttribute::Iifname));
         attributes.extend(self.output_interface.clone().map(RuleAttribute::Oifname));
-        attributes.extend(
-            self.suppress_prefix_length
-                .map(RuleAttribute::SuppressPrefixLen),
-        );
+        attributes.extend(self.suppress_prefix_length.map(RuleAttribute::SuppressPrefixLen));
         attributes.extend(self.suppress_group.map(RuleAttribute::SuppressIfGroup));
         if self.protocol != 0 {
             attributes.push(RuleAttribute::Protocol(RouteProtocol::from(self.protocol)));

@@ -36,11 +36,7 @@ impl Request {
     pub(crate) fn new(kind: u16, flags: u16, body: &impl Emitable) -> Self {
         let mut bytes = vec![0; body.buffer_len()];
         body.emit(&mut bytes);
-        Request {
-            kind,
-            flags,
-            body: bytes,
-        }
+        Request { kind, flags, body: bytes }
     }
 
     fn write(&self, sequence: u32, flags: u16, out: &mut Vec<u8>) {
@@ -83,13 +79,7 @@ impl Rtnetlink {
         socket.set_netlink_get_strict_chk(true).map_err(failed)?;
         // A chunk's acknowledgements and the largest dump message fit many times over.
         socket.set_rx_buf_sz(1_048_576_i32).map_err(failed)?;
-        Ok(Rtnetlink {
-            socket,
-            port,
-            sequence: 0,
-            buffer: Vec::new(),
-            writes: 0,
-        })
+        Ok(Rtnetlink { socket, port, sequence: 0, buffer: Vec::new(), writes: 0 })
     }
 
     /// Opens a socket in another namespace.
@@ -143,15 +133,8 @@ impl Rtnetlink {
     /// # Errors
     /// [`Error::Refused`] with `attempt` where the kernel says no.
     pub fn request(&mut self, attempt: impl Into<String>, request: Request) -> Result<()> {
-        match self
-            .batch(std::slice::from_ref(&request))?
-            .into_iter()
-            .next()
-        {
-            Some(Err(refusal)) => Err(Error::Refused {
-                attempt: attempt.into(),
-                refusal,
-            }),
+        match self.batch(std::slice::from_ref(&request))?.into_iter().next() {
+            Some(Err(refusal)) => Err(Error::Refused { attempt: attempt.into(), refusal }),
             _ => Ok(()),
         }
     }
@@ -176,10 +159,7 @@ impl Rtnetlink {
                 if let Some(slot @ None) = answers.get_mut(position) {
                     *slot = Some(match errno {
                         0 => Ok(()),
-                        errno => Err(Refusal {
-                            errno,
-                            message: text,
-                        }),
+                        errno => Err(Refusal { errno, message: text }),
                     });
                     missing -= 1;
                 }
@@ -206,10 +186,7 @@ impl Rtnetlink {
                 return Ok(list);
             }
         }
-        Err(Error::Unsettled {
-            what,
-            tries: DUMP_TRIES,
-        })
+        Err(Error::Unsettled { what, tries: DUMP_TRIES })
     }
 
     /// `None`: interrupted by a change.
@@ -245,17 +222,11 @@ impl Rtnetlink {
                 };
                 // What a filter names and the kernel does not have is an empty list: a table that
                 // was never used (IPv4 says ENOENT), a device that just went.
-                let refusal = Refusal {
-                    errno,
-                    message: text,
-                };
+                let refusal = Refusal { errno, message: text };
                 if refusal.already_gone() {
                     return Ok(Some(Vec::new()));
                 }
-                return Err(Error::Refused {
-                    attempt: format!("list {what}"),
-                    refusal,
-                });
+                return Err(Error::Refused { attempt: format!("list {what}"), refusal });
             }
         }
     }
@@ -284,8 +255,5 @@ impl Rtnetlink {
 }
 
 fn malformed(attempt: &str, reason: &str) -> Error {
-    Error::Malformed {
-        attempt: attempt.to_owned(),
-        reason: reason.to_owned(),
-    }
+    Error::Malformed { attempt: attempt.to_owned(), reason: reason.to_owned() }
 }

@@ -64,11 +64,7 @@ pub fn write(interface: u32, name: &str, setting: Setting, value: i32) -> Result
             Error::system(attempt(), error)
         }
     })?;
-    if is_named(interface, name) {
-        Ok(())
-    } else {
-        Err(renamed())
-    }
+    if is_named(interface, name) { Ok(()) } else { Err(renamed()) }
 }
 
 fn path(name: &str, setting: Setting) -> PathBuf {
@@ -77,17 +73,13 @@ fn path(name: &str, setting: Setting) -> PathBuf {
         Family::V6 => "ipv6",
     };
     // "." and ".." and names with a slash are no interface names: the kernel refuses them.
-    ["/proc/sys/net", protocol, "conf", name, setting.name]
-        .iter()
-        .collect()
+    ["/proc/sys/net", protocol, "conf", name, setting.name].iter().collect()
 }
 
 fn is_named(interface: u32, name: &str) -> bool {
-    let Ok(socket) = rustix::net::socket(
-        rustix::net::AddressFamily::UNIX,
-        rustix::net::SocketType::DGRAM,
-        None,
-    ) else {
+    let Ok(socket) =
+        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
+    else {
         return false;
     };
     rustix::net::netdevice::name_to_index(&socket, name).is_ok_and(|index| index == interface)

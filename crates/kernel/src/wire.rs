@@ -88,11 +88,7 @@ fn message_text(attributes: &[u8]) -> Option<String> {
     NlasIterator::new(attributes)
         .flatten()
         .find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)
-        .map(|nla| {
-            String::from_utf8_lossy(nla.value())
-                .trim_end_matches('\0')
-                .to_owned()
-        })
+        .map(|nla| String::from_utf8_lossy(nla.value()).trim_end_matches('\0').to_owned())
 }
 
 /// The attributes behind a fixed header of `header` octets: kind without flags, and the buffer.
@@ -109,13 +105,9 @@ pub(crate) fn aligned(length: usize) -> usize {
 }
 
 pub(crate) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(
-        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
-    ))
+    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
 pub(crate) fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(
-        bytes.get(at..at.checked_add(2)?)?.try_into().ok()?,
-    ))
+    Some(u16::from_ne_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
 }

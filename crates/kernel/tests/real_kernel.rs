@@ -1,5 +1,7 @@
 //! Every request against the real kernel, each test in namespaces of its own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -21,46 +23,24 @@ struct Bench {
 }
 
 fn end(name: &str) -> VethEnd<'_> {
-    VethEnd {
-        name,
-        address: None,
-        mtu: None,
-        namespace: None,
-    }
+    VethEnd { name, address: None, mtu: None, namespace: None }
 }
 
 fn link(kernel: &mut Rtnetlink, name: &str) -> Link {
     let links = Link::list(kernel).unwrap();
-    links
-        .into_iter()
-        .find(|link| link.name == name)
-        .unwrap_or_else(|| panic!("no link {name}"))
+    links.into_iter().find(|link| link.name == name).unwrap_or_else(|| panic!("no link {name}"))
 }
 
 fn bench() -> Bench {
     let namespace = Namespace::anonymous().expect("these tests need the right to make namespaces");
     let mut kernel = Rtnetlink::open_in(&namespace).unwrap();
-    kernel
-        .request("make a veth pair", veth_pair(end("inner"), end("outer")))
-        .unwrap();
-    let (interface, other) = (
-        link(&mut kernel, "inner").index,
-        link(&mut kernel, "outer").index,
-    );
-    let up = LinkChange {
-        up: Some(true),
-        ..LinkChange::default()
-    };
-    let answers = kernel
-        .batch(&[up.request(interface), up.request(other)])
-        .unwrap();
-    assert_eq!(answers, [Ok(()), Ok(())]);
-    Bench {
-        namespace,
-        kernel,
-        interface,
-        other,
-    }
+    kernel.request("make a veth pair", veth_pair(end("inner"), end("outer"))).unwrap();
+    let (interface, other) = (link(&mut kernel, "inner").index, link(&mut kernel, "outer").index);
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    // The loopback too: IPv4 has no local table before, and takes no gateway then.
+    let requests = [1, interface, other].map(|index| up.request(index));
+    assert_eq!(kernel.batch(&requests).unwrap(), vec![Ok(()); 3]);
+    Bench { namespace, kernel, interface, other }
 }
 
 fn net(text: &str) -> IpNet {
@@ -79,12 +59,7 @@ fn secondary(interface: u32, address: &str) -> Address {
         tentative: false,
         permanent: true,
     };
-    Address {
-        interface,
-        address,
-        protocol: OURS,
-        flags,
-    }
+    Address { interface, address, protocol: OURS, flags }
 }
 
 #[test]
@@ -123,35 +98,21 @@ fn every_property_of_a_link_is_set_and_read_back() {
         name: Some("renamed"),
         ..LinkChange::default()
     };
-    let requests = [
-        Link::remove_alternative_name(bench.interface, long),
-        back.request(bench.interface),
-    ];
+    let requests =
+        [Link::remove_alternative_name(bench.interface, long), back.request(bench.interface)];
     assert_eq!(bench.kernel.batch(&requests).unwrap(), [Ok(()), Ok(())]);
     let inner = link(&mut bench.kernel, "renamed");
-    assert_eq!(
-        (inner.alias, inner.alternative_names, inner.up),
-        (None, vec![], false)
-    );
+    assert_eq!((inner.alias, inner.alternative_names, inner.up), (None, vec![], false));
     assert_eq!(inner.address, Some(address));
 }
 
 #[test]
 fn a_refusal_carries_the_kernels_own_text() {
     let mut bench = bench();
-    let change = LinkChange {
-        mtu: Some(70_000),
-        ..LinkChange::default()
-    };
-    let answer = bench
-        .kernel
-        .batch(&[change.request(bench.interface)])
-        .unwrap();
+    let change = LinkChange { mtu: Some(70_000), ..LinkChange::default() };
+    let answer = bench.kernel.batch(&[change.request(bench.interface)]).unwrap();
     let refusal = answer[0].clone().unwrap_err();
-    assert!(
-        refusal.message.is_some_and(|text| text.contains("mtu")),
-        "no text of the kernel"
-    );
+    assert!(refusal.message.is_some_and(|text| text.contains("mtu")), "no text of the kernel");
 }
 
 #[test]
@@ -166,18 +127,11 @@ fn a_large_batch_is_answered_message_by_message_although_some_fail() {
         }
     }
     let answers = bench.kernel.batch(&requests).unwrap();
-    let refused: Vec<usize> = answers
-        .iter()
-        .enumerate()
-        .filter(|(_, a)| a.is_err())
-        .map(|(at, _)| at)
-        .collect();
+    let refused: Vec<usize> =
+        answers.iter().enumerate().filter(|(_, a)| a.is_err()).map(|(at, _)| at).collect();
     let expected: Vec<usize> = (0..10).map(|n| n * 101 + 8).collect();
     assert_eq!(refused, expected);
-    assert_eq!(
-        Address::list(&mut bench.kernel, Family::V4).unwrap().len(),
-        1000
-    );
+    assert_eq!(Address::list(&mut bench.kernel, Family::V4).unwrap().len(), 1000);
 }
 
 #[test]
@@ -196,16 +150,10 @@ fn addresses_of_both_families_come_back_as_they_were_added() {
         let routes = Route::list(
             &mut bench.kernel,
             family,
-            RouteFilter {
-                table: Some(254),
-                ..RouteFilter::default()
-            },
+            RouteFilter { table: Some(254), ..RouteFilter::default() },
         );
         let made = |route: &Route| route.destination == address.address;
-        assert!(
-            !routes.unwrap().iter().any(made),
-            "a prefix route was added"
-        );
+        assert!(!routes.unwrap().iter().any(made), "a prefix route was added");
         bench.kernel.request("remove", address.remove()).unwrap();
         assert_eq!(ours(&mut bench.kernel), []);
         let again = bench.kernel.batch(&[address.remove()]).unwrap();
@@ -216,10 +164,9 @@ fn addresses_of_both_families_come_back_as_they_were_added() {
 #[test]
 fn routes_of_both_families_come_back_as_they_were_added() {
     let mut bench = bench();
-    for (subnet, gateway, everything) in [
-        ("10.0.2.0/24", "10.0.2.1", "0.0.0.0/0"),
-        ("2001:db8:2::/64", "fe80:ec2::1", "::/0"),
-    ] {
+    for (subnet, gateway, everything) in
+        [("10.0.2.0/24", "10.0.2.1", "0.0.0.0/0"), ("2001:db8:2::/64", "fe80:ec2::1", "::/0")]
+    {
         let table = 10_001;
         let mut routes = vec![
             Route::via_interface(net(subnet), table, bench.interface),
@@ -232,56 +179,27 @@ fn routes_of_both_families_come_back_as_they_were_added() {
         }
         routes[1].mtu = Some(1300);
         let adds: Vec<_> = routes.iter().map(Route::add).collect();
-        assert_eq!(
-            bench.kernel.batch(&adds).unwrap(),
-            vec![Ok(()); 3],
-            "{subnet}"
-        );
+        assert_eq!(bench.kernel.batch(&adds).unwrap(), vec![Ok(()); 3], "{subnet}");
         let family = Family::of(ip(gateway));
         let filters = [
-            RouteFilter {
-                protocol: Some(OURS),
-                ..RouteFilter::default()
-            },
-            RouteFilter {
-                table: Some(table),
-                ..RouteFilter::default()
-            },
+            RouteFilter { protocol: Some(OURS), ..RouteFilter::default() },
+            RouteFilter { table: Some(table), ..RouteFilter::default() },
         ];
         for filter in filters {
             let mut listed = Route::list(&mut bench.kernel, family, filter).unwrap();
             listed.sort_by_key(|route| (route.metric, route.destination.prefix_len() == 0));
             assert_eq!(listed, routes, "{filter:?}");
         }
-        let filter = RouteFilter {
-            interface: Some(bench.interface),
-            table: Some(table),
-            protocol: None,
-        };
-        assert_eq!(
-            Route::list(&mut bench.kernel, family, filter)
-                .unwrap()
-                .len(),
-            2
-        );
+        let filter =
+            RouteFilter { interface: Some(bench.interface), table: Some(table), protocol: None };
+        assert_eq!(Route::list(&mut bench.kernel, family, filter).unwrap().len(), 2);
         let again = bench.kernel.batch(&adds).unwrap();
-        assert!(
-            again
-                .iter()
-                .all(|answer| answer.as_ref().is_err_and(Refusal::already_there))
-        );
+        assert!(again.iter().all(|answer| answer.as_ref().is_err_and(Refusal::already_there)));
         let removals: Vec<_> = routes.iter().map(Route::remove).collect();
         assert_eq!(bench.kernel.batch(&removals).unwrap(), vec![Ok(()); 3]);
         let again = bench.kernel.batch(&removals).unwrap();
-        assert!(
-            again
-                .iter()
-                .all(|answer| answer.as_ref().is_err_and(Refusal::already_gone))
-        );
-        assert_eq!(
-            Route::list(&mut bench.kernel, family, filters[1]).unwrap(),
-            []
-        );
+        assert!(again.iter().all(|answer| answer.as_ref().is_err_and(Refusal::already_gone)));
+        assert_eq!(Route::list(&mut bench.kernel, family, filters[1]).unwrap(), []);
     }
 }
 
@@ -295,41 +213,24 @@ fn multipath_routes_and_gateways_of_the_other_family_are_listed_with_their_next_
     command.args(["-c", script]);
     bench.namespace.start_inside(&mut command, None).unwrap();
     assert!(command.status().unwrap().success());
-    let filter = RouteFilter {
-        table: Some(254),
-        ..RouteFilter::default()
-    };
+    let filter = RouteFilter { table: Some(254), ..RouteFilter::default() };
     let routes = Route::list(&mut bench.kernel, Family::V4, filter).unwrap();
     let hops = |destination: &str| -> Vec<(u32, Option<IpAddr>)> {
-        let route = routes
-            .iter()
-            .find(|route| route.destination == net(destination))
-            .unwrap();
-        route
-            .next_hops
-            .iter()
-            .map(|hop| (hop.interface, hop.gateway))
-            .collect()
+        let route = routes.iter().find(|route| route.destination == net(destination)).unwrap();
+        route.next_hops.iter().map(|hop| (hop.interface, hop.gateway)).collect()
     };
     assert_eq!(
         hops("10.50.0.0/16"),
         [(bench.interface, Some(ip("10.9.0.7"))), (bench.other, None)]
     );
-    assert_eq!(
-        hops("10.60.0.0/16"),
-        [(bench.interface, Some(ip("fe80::7")))]
-    );
+    assert_eq!(hops("10.60.0.0/16"), [(bench.interface, Some(ip("fe80::7")))]);
 }
 
 #[test]
 fn rules_of_both_families_come_back_as_they_were_added() {
     let mut bench = bench();
     for family in Family::BOTH {
-        let source = if family == Family::V4 {
-            "10.0.2.10/32"
-        } else {
-            "2001:db8::10/128"
-        };
+        let source = if family == Family::V4 { "10.0.2.10/32" } else { "2001:db8::10/128" };
         let rules = [
             Rule {
                 suppress_prefix_length: Some(0),
@@ -348,14 +249,8 @@ fn rules_of_both_families_come_back_as_they_were_added() {
                 protocol: OURS,
                 ..Rule::new(family, 14_200, RuleAction::Goto(15_000))
             },
-            Rule {
-                protocol: OURS,
-                ..Rule::new(family, 15_000, RuleAction::Nop)
-            },
-            Rule {
-                protocol: OURS,
-                ..Rule::new(family, 15_001, RuleAction::Unreachable)
-            },
+            Rule { protocol: OURS, ..Rule::new(family, 15_000, RuleAction::Nop) },
+            Rule { protocol: OURS, ..Rule::new(family, 15_001, RuleAction::Unreachable) },
         ];
         let adds: Vec<_> = rules.iter().map(Rule::add).collect();
         assert_eq!(bench.kernel.batch(&adds).unwrap(), vec![Ok(()); 5]);
@@ -363,17 +258,11 @@ fn rules_of_both_families_come_back_as_they_were_added() {
         listed.retain(|rule| rule.protocol == OURS);
         assert_eq!(listed, rules);
         let again = bench.kernel.batch(&adds).unwrap();
-        assert!(
-            again
-                .iter()
-                .all(|answer| answer.as_ref().is_err_and(Refusal::already_there))
-        );
+        assert!(again.iter().all(|answer| answer.as_ref().is_err_and(Refusal::already_there)));
         let removals: Vec<_> = rules.iter().map(Rule::remove).collect();
         assert_eq!(bench.kernel.batch(&removals).unwrap(), vec![Ok(()); 5]);
         assert!(
-            bench.kernel.batch(&removals).unwrap()[0]
-                .as_ref()
-                .is_err_and(Refusal::already_gone)
+            bench.kernel.batch(&removals).unwrap()[0].as_ref().is_err_and(Refusal::already_gone)
         );
     }
 }
@@ -382,37 +271,20 @@ fn rules_of_both_families_come_back_as_they_were_added() {
 fn a_rule_that_selects_by_more_than_is_modelled_is_marked_so() {
     let mut bench = bench();
     let mut command = std::process::Command::new("ip");
-    command.args([
-        "rule",
-        "add",
-        "pref",
-        "50",
-        "fwmark",
-        "0x80/0xff",
-        "lookup",
-        "77",
-    ]);
+    command.args(["rule", "add", "pref", "50", "fwmark", "0x80/0xff", "lookup", "77"]);
     bench.namespace.start_inside(&mut command, None).unwrap();
     assert!(command.status().unwrap().success());
     let rules = Rule::list(&mut bench.kernel, Family::V4).unwrap();
     let rule = rules.iter().find(|rule| rule.priority == 50).unwrap();
     assert!(rule.selects_further);
-    assert!(
-        rules
-            .iter()
-            .filter(|rule| rule.priority != 50)
-            .all(|rule| !rule.selects_further)
-    );
+    assert!(rules.iter().filter(|rule| rule.priority != 50).all(|rule| !rule.selects_further));
 }
 
 #[test]
 fn listing_a_table_that_was_never_used_gives_nothing() {
     let mut bench = bench();
     for family in Family::BOTH {
-        let filter = RouteFilter {
-            table: Some(4_000_000),
-            ..RouteFilter::default()
-        };
+        let filter = RouteFilter { table: Some(4_000_000), ..RouteFilter::default() };
         assert_eq!(Route::list(&mut bench.kernel, family, filter).unwrap(), []);
     }
 }
@@ -422,22 +294,12 @@ fn a_veth_end_appears_at_once_in_another_namespace_with_its_address() {
     let mut bench = bench();
     let target = Namespace::anonymous().unwrap();
     let address = [2, 0xec, 0x20, 0, 0, 7];
-    let inside = VethEnd {
-        name: "eth1",
-        address: Some(address),
-        mtu: Some(9001),
-        namespace: Some(&target),
-    };
-    bench
-        .kernel
-        .request("make a pair", veth_pair(end("port1"), inside))
-        .unwrap();
+    let inside =
+        VethEnd { name: "eth1", address: Some(address), mtu: Some(9001), namespace: Some(&target) };
+    bench.kernel.request("make a pair", veth_pair(end("port1"), inside)).unwrap();
     let mut there = Rtnetlink::open_in(&target).unwrap();
     let eth1 = link(&mut there, "eth1");
-    assert_eq!(
-        (eth1.address, eth1.mtu, eth1.up),
-        (Some(address), 9001, false)
-    );
+    assert_eq!((eth1.address, eth1.mtu, eth1.up), (Some(address), 9001, false));
     assert!(eth1.lower_elsewhere);
     bench
         .kernel
@@ -452,58 +314,29 @@ fn a_veth_end_appears_at_once_in_another_namespace_with_its_address() {
         .unwrap();
     let outer = link(&mut there, "outer").index;
     there.request("delete", Link::delete(outer)).unwrap();
-    assert!(
-        Link::list(&mut bench.kernel)
-            .unwrap()
-            .iter()
-            .all(|link| link.name != "inner")
-    );
+    assert!(Link::list(&mut bench.kernel).unwrap().iter().all(|link| link.name != "inner"));
 }
 
 #[test]
 fn bridges_and_neighbours_are_made() {
     let mut bench = bench();
-    bench
-        .kernel
-        .request("make a bridge", bridge("docker0"))
-        .unwrap();
+    bench.kernel.request("make a bridge", bridge("docker0")).unwrap();
     let docker0 = link(&mut bench.kernel, "docker0");
     assert_eq!(docker0.kind.as_deref(), Some("bridge"));
-    let join = LinkChange {
-        controller: Some(docker0.index),
-        ..LinkChange::default()
-    };
-    bench
-        .kernel
-        .request("join", join.request(bench.other))
-        .unwrap();
-    assert_eq!(
-        link(&mut bench.kernel, "outer").controller,
-        Some(docker0.index)
-    );
+    let join = LinkChange { controller: Some(docker0.index), ..LinkChange::default() };
+    bench.kernel.request("join", join.request(bench.other)).unwrap();
+    assert_eq!(link(&mut bench.kernel, "outer").controller, Some(docker0.index));
     for address in ["10.0.0.9", "fe80::9"] {
         let mut neighbour = Neighbour {
             interface: bench.interface,
             address: ip(address),
             kind: NeighbourKind::Permanent([2, 0, 0, 0, 0, 9]),
         };
-        bench
-            .kernel
-            .request("set a neighbour", neighbour.set())
-            .unwrap();
-        bench
-            .kernel
-            .request("set it again", neighbour.set())
-            .unwrap();
-        bench
-            .kernel
-            .request("remove it", neighbour.remove())
-            .unwrap();
+        bench.kernel.request("set a neighbour", neighbour.set()).unwrap();
+        bench.kernel.request("set it again", neighbour.set()).unwrap();
+        bench.kernel.request("remove it", neighbour.remove()).unwrap();
         neighbour.kind = NeighbourKind::Proxy;
-        bench
-            .kernel
-            .request("answer for it", neighbour.set())
-            .unwrap();
+        bench.kernel.request("answer for it", neighbour.set()).unwrap();
         bench.kernel.request("stop", neighbour.remove()).unwrap();
     }
 }
@@ -511,10 +344,7 @@ fn bridges_and_neighbours_are_made() {
 #[test]
 fn sysctls_are_read_and_written_only_under_the_right_name() {
     let bench = bench();
-    let setting = Setting {
-        family: Family::V6,
-        name: "accept_ra_defrtr",
-    };
+    let setting = Setting { family: Family::V6, name: "accept_ra_defrtr" };
     let interface = bench.interface;
     bench
         .namespace
@@ -525,10 +355,7 @@ fn sysctls_are_read_and_written_only_under_the_right_name() {
             assert_eq!(sysctl::read(interface, "outer", setting).unwrap(), None);
             let error = sysctl::write(interface, "outer", setting, 0).unwrap_err();
             assert_eq!(error.errno(), Some(Refusal::NO_DEVICE));
-            assert_eq!(
-                sysctl::read(bench.other, "outer", setting).unwrap(),
-                Some(1)
-            );
+            assert_eq!(sysctl::read(bench.other, "outer", setting).unwrap(), Some(1));
         })
         .unwrap();
 }
@@ -538,27 +365,15 @@ fn changes_are_notified_with_who_made_them() {
     let mut bench = bench();
     let mut monitor = bench.namespace.run(Monitor::open).unwrap().unwrap();
     let address = secondary(bench.interface, "10.0.1.10/32");
-    let rule = Rule {
-        protocol: OURS,
-        ..Rule::new(Family::V6, 14_000, RuleAction::Table(10_001))
-    };
+    let rule = Rule { protocol: OURS, ..Rule::new(Family::V6, 14_000, RuleAction::Table(10_001)) };
     let mut route = Route::unreachable(net("::/0"), 10_001);
     route.protocol = OURS;
     route.metric = 77;
-    bench
-        .kernel
-        .batch(&[address.add(), rule.add(), route.add(), rule.remove()])
-        .unwrap();
+    bench.kernel.batch(&[address.add(), rule.add(), route.add(), rule.remove()]).unwrap();
     let mut told = Vec::new();
-    monitor
-        .receive(|notification| told.push(notification))
-        .unwrap();
+    monitor.receive(|notification| told.push(notification)).unwrap();
     let by = bench.kernel.port();
-    let expect = |subject: Subject, removed| Notification::Changed {
-        subject,
-        removed,
-        by,
-    };
+    let expect = |subject: Subject, removed| Notification::Changed { subject, removed, by };
     for expected in [
         expect(Subject::Address(address), false),
         expect(Subject::Rule(rule.clone()), false),
@@ -572,17 +387,11 @@ fn changes_are_notified_with_who_made_them() {
 #[test]
 fn a_refusing_route_keeps_its_kind() {
     let mut bench = bench();
-    for (kind, everything) in [
-        (RouteKind::Blackhole, "0.0.0.0/0"),
-        (RouteKind::Prohibit, "::/0"),
-    ] {
+    for (kind, everything) in [(RouteKind::Blackhole, "0.0.0.0/0"), (RouteKind::Prohibit, "::/0")] {
         let mut route = Route::unreachable(net(everything), 9_999);
         (route.kind, route.protocol, route.metric) = (kind, OURS, 5);
         bench.kernel.request("add", route.add()).unwrap();
-        let filter = RouteFilter {
-            table: Some(9_999),
-            ..RouteFilter::default()
-        };
+        let filter = RouteFilter { table: Some(9_999), ..RouteFilter::default() };
         let listed = Route::list(&mut bench.kernel, route.family(), filter).unwrap();
         assert_eq!(listed, [route]);
     }
@@ -592,31 +401,16 @@ fn a_refusing_route_keeps_its_kind() {
 fn device_events_of_the_namespace_arrive() {
     let mut bench = bench();
     let mut events = bench.namespace.run(DeviceEvents::open).unwrap().unwrap();
-    bench
-        .kernel
-        .request("make a pair", veth_pair(end("a0"), end("a1")))
-        .unwrap();
+    bench.kernel.request("make a pair", veth_pair(end("a0"), end("a1"))).unwrap();
     let index = link(&mut bench.kernel, "a0").index;
-    let rename = LinkChange {
-        name: Some("b0"),
-        ..LinkChange::default()
-    };
-    bench
-        .kernel
-        .request("rename", rename.request(index))
-        .unwrap();
+    let rename = LinkChange { name: Some("b0"), ..LinkChange::default() };
+    bench.kernel.request("rename", rename.request(index)).unwrap();
     bench.kernel.request("delete", Link::delete(index)).unwrap();
     let mut told = Vec::new();
     events.receive(|event| told.extend(event)).unwrap();
-    let actions: Vec<_> = told
-        .iter()
-        .filter(|event| event.interface == index)
-        .map(|e| e.action)
-        .collect();
-    assert_eq!(
-        actions,
-        [DeviceAction::Add, DeviceAction::Move, DeviceAction::Remove]
-    );
+    let actions: Vec<_> =
+        told.iter().filter(|event| event.interface == index).map(|e| e.action).collect();
+    assert_eq!(actions, [DeviceAction::Add, DeviceAction::Move, DeviceAction::Remove]);
 }
 
 #[test]
@@ -640,15 +434,8 @@ fn named_namespaces_are_made_found_and_deleted() {
 
 #[test]
 fn a_plain_file_is_no_namespace() {
-    let error = Namespace::at(std::path::Path::new("/etc/hostname"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("/etc/hostname") && error.contains("no network namespace"),
-        "{error}"
-    );
-    let error = Namespace::at(std::path::Path::new("/nowhere/at/all"))
-        .unwrap_err()
-        .to_string();
+    let error = Namespace::at(std::path::Path::new("/etc/hostname")).unwrap_err().to_string();
+    assert!(error.contains("/etc/hostname") && error.contains("no network namespace"), "{error}");
+    let error = Namespace::at(std::path::Path::new("/nowhere/at/all")).unwrap_err().to_string();
     assert!(error.contains("/nowhere/at/all"), "{error}");
 }
