@@ -131,7 +131,8 @@ fn a_large_batch_is_answered_message_by_message_although_some_fail() {
         answers.iter().enumerate().filter(|(_, a)| a.is_err()).map(|(at, _)| at).collect();
     let expected: Vec<usize> = (0..10).map(|n| n * 101 + 8).collect();
     assert_eq!(refused, expected);
-    assert_eq!(Address::list(&mut bench.kernel, Family::V4).unwrap().len(), 1000);
+    let listed = Address::list(&mut bench.kernel, Family::V4).unwrap();
+    assert_eq!(listed.iter().filter(|address| address.protocol == OURS).count(), 1000);
 }
 
 #[test]
@@ -146,7 +147,7 @@ fn addresses_of_both_families_come_back_as_they_were_added() {
             all.retain(|address| address.protocol == OURS);
             all
         };
-        assert_eq!(ours(&mut bench.kernel), [address.clone()]);
+        assert_eq!(ours(&mut bench.kernel), std::slice::from_ref(&address));
         let routes = Route::list(
             &mut bench.kernel,
             family,
