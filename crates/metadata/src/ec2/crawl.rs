@@ -1,0 +1,320 @@
+//! One call's questions about several interfaces, side by side.
+//!
+//! A crawl starts with the listings. Each that arrives adds the questions for its keys, and those
+//! go before the listings that are left: where time runs out, some interfaces are complete rather
+//! than none. The calling thread works on the questions like the helpers, and helpers are started
+//! only when there is something for them to do; none outlives the call.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, Scope};
+use std::time::Instant;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::client::{Client, MACS};
+use super::key::{self, Fact, Key, ListedKeys};
+use crate::{Ask, Error, InterfaceFacts, InterfaceId, Known, Listing, MacAddr};
+
+/// Stack of a helper, in bytes. The deepest it goes is one read of 4 KiB and some formatting.
+const STACK: usize = 256 * 1024;
+
+/// What was read of an interface and cannot change, or hardly: it is used for as long as the
+/// interface has the same identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Learned {
+    interface_id: InterfaceId,
+    device_number: Option<u32>,
+    network_card: Option<u32>,
+    ipv4_subnet: Option<Ipv4Net>,
+    ipv6_subnets: Option<Vec<Ipv6Net>>,
+}
+
+impl Learned {
+    /// What there is to learn from these facts, on top of what was learned of the same interface.
+    fn from_facts(facts: &InterfaceFacts, before: Option<&Learned>) -> Option<Self> {
+        let interface_id = facts.interface_id.value()?.clone();
+        let before = before.filter(|before| before.interface_id == interface_id);
+        Some(Self {
+            device_number: newest(&facts.device_number, before.and_then(|b| b.device_number)),
+            network_card: newest(&facts.network_card, before.and_then(|b| b.network_card)),
+            ipv4_subnet: newest(&facts.ipv4_subnet, before.and_then(|b| b.ipv4_subnet)),
+            ipv6_subnets: newest(
+                &facts.ipv6_subnets,
+                before.and_then(|before| before.ipv6_subnets.clone()),
+            ),
+            interface_id,
+        })
+    }
+
+    fn fact(&self, key: Key) -> Option<Fact> {
+        match key {
+            Key::InterfaceId => Some(Fact::InterfaceId(self.interface_id.clone())),
+            Key::DeviceNumber => self.device_number.map(Fact::DeviceNumber),
+            Key::NetworkCard => self.network_card.map(Fact::NetworkCard),
+            Key::Ipv4Subnet => self.ipv4_subnet.map(Fact::Ipv4Subnet),
+            Key::Ipv6Subnets => self.ipv6_subnets.clone().map(Fact::Ipv6Subnets),
+            Key::Ipv4Addresses | Key::Ipv6Addresses | Key::Ipv4Prefixes | Key::Ipv6Prefixes => None,
+        }
+    }
+}
+
+fn newest<T: Clone>(read: &Known<T>, before: Option<T>) -> Option<T> {
+    match read {
+        Known::Value(value) => Some(value.clone()),
+        Known::Absent => None,
+        Known::Unknown => before,
+    }
+}
+
+/// Asks about all interfaces in `wanted`.
+pub(super) fn interfaces(
+    client: &Client,
+    wanted: &BTreeMap<MacAddr, Ask>,
+    deadline: Instant,
+) -> BTreeMap<MacAddr, Result<Listing, Error>> {
+    let subjects: BTreeMap<MacAddr, Subject> = {
+        let learned = client.learned();
+        let subject = |(mac, ask): (&MacAddr, &Ask)| {
+            (*mac, Subject::new(*mac, *ask, learned.get(mac).cloned()))
+        };
+        wanted.iter().map(subject).collect()
+    };
+    let questions = wanted.keys().map(|mac| (*mac, None)).collect();
+    let state = State { questions, subjects, answering: 0, helpers: 0 };
+    let crawl = Crawl { client, deadline, state: Mutex::new(state), changed: Condvar::new() };
+    std::thread::scope(|scope| {
+        crawl.start_helpers(scope);
+        crawl.work(scope);
+    });
+    let state = crawl.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut learned = client.learned();
+    let mut results = BTreeMap::new();
+    for (mac, subject) in state.subjects {
+        if let Some(Ok(Listing::Listed(facts))) = &subject.result
+            && let Some(new) = Learned::from_facts(facts, subject.learned.as_ref())
+        {
+            learned.insert(mac, new);
+        }
+        let not_asked = || {
+            let url = format!("{MACS}{mac}/");
+            Err(Error::Deadline { url })
+        };
+        results.insert(mac, subject.result.unwrap_or_else(not_asked));
+    }
+    results
+}
+
+/// One interface in a crawl.
+struct Subject {
+    ask: Ask,
+    learned: Option<Learned>,
+    listed: ListedKeys,
+    result: Option<Result<Listing, Error>>,
+    mac: MacAddr,
+}
+
+impl Subject {
+    fn new(mac: MacAddr, ask: Ask, learned: Option<Learned>) -> Self {
+        Self { ask, learned, listed: ListedKeys::default(), result: None, mac }
+    }
+
+    /// Takes the listing, and returns the keys to ask.
+    fn listed(&mut self, listed: Result<ListedKeys, Error>) -> Vec<Key> {
+        match listed {
+            Ok(listed) => self.listed = listed,
+            Err(Error::NotFound { .. }) => {
+                self.result = Some(Ok(Listing::NotListed));
+                return Vec::new();
+            }
+            Err(error) => {
+                self.result = Some(Err(error));
+                return Vec::new();
+            }
+        }
+        if self.ask == Ask::Everything && !self.listed.contains(Key::InterfaceId) {
+            // Nothing says that it is still the interface of which something was learned.
+            self.learned = None;
+        }
+        let mut facts = key::nothing_known(self.mac);
+        let mut ask = Vec::new();
+        for key in Key::ALL {
+            if let Some(fact) = self.learned_fact(key) {
+                key::enter(&mut facts, fact);
+            } else if self.listed.contains(key) {
+                ask.push(key);
+            } else {
+                key::enter_absent(&mut facts, key);
+            }
+        }
+        self.result = Some(Ok(Listing::Listed(facts)));
+        ask
+    }
+
+    /// What need not be asked again.
+    fn learned_fact(&self, key: Key) -> Option<Fact> {
+        let settled = match self.ask {
+            Ask::Everything => key == Key::Ipv4Subnet,
+            // The IPv6 prefixes of a subnet concern nobody who has no address there.
+            Ask::Changing if key == Key::Ipv6Subnets => {
+                !self.listed.contains(Key::Ipv6Addresses)
+                    && !self.listed.contains(Key::Ipv6Prefixes)
+                    && self.listed.contains(key)
+            }
+            Ask::Changing => !key.can_change(),
+        };
+        self.learned.as_ref().filter(|_| settled)?.fact(key)
+    }
+
+    /// Takes the answer for one key, and returns further keys to ask.
+    fn answered(&mut self, key: Key, answer: Result<Fact, Error>) -> Vec<Key> {
+        let Some(Ok(Listing::Listed(facts))) = &mut self.result else {
+            return Vec::new();
+        };
+        match answer {
+            Ok(fact) => key::enter(facts, fact),
+            // Between the listing and now it went away, or it is not yet everywhere.
+            Err(Error::NotFound { .. }) => {
+                key::enter_problem(facts, key, "listed, but not found (404)");
+            }
+            Err(error) => key::enter_problem(facts, key, error.to_string()),
+        }
+        if key != Key::InterfaceId {
+            return Vec::new();
+        }
+        // The subnet was taken over from the interface that was here before. Is it still here?
+        let Some(before) = self.learned.take() else {
+            return Vec::new();
+        };
+        match &facts.interface_id {
+            Known::Value(id) if *id == before.interface_id => {
+                self.learned = Some(before);
+                Vec::new()
+            }
+            Known::Value(_) | Known::Absent if before.ipv4_subnet.is_some() => {
+                facts.ipv4_subnet = Known::Unknown;
+                if self.listed.contains(Key::Ipv4Subnet) {
+                    return vec![Key::Ipv4Subnet];
+                }
+                facts.ipv4_subnet = Known::Absent;
+                Vec::new()
+            }
+            Known::Value(_) | Known::Absent => Vec::new(),
+            Known::Unknown => {
+                if before.ipv4_subnet.is_some() {
+                    facts.ipv4_subnet = Known::Unknown;
+                    let reason = "known only of an interface that could not be identified again";
+                    key::enter_problem(facts, Key::Ipv4Subnet, reason);
+                }
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// The listing of an interface, or one of its keys.
+type Question = (MacAddr, Option<Key>);
+
+struct State {
+    questions: VecDeque<Question>,
+    subjects: BTreeMap<MacAddr, Subject>,
+    /// How many questions are with the service.
+    answering: usize,
+    helpers: usize,
+}
+
+struct Crawl<'a> {
+    client: &'a Client,
+    deadline: Instant,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Crawl<'_> {
+    /// Works on questions until all are answered.
+    fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let mut state = self.lock();
+        loop {
+            if let Some((mac, key)) = state.questions.pop_front() {
+                state.answering += 1;
+                drop(state);
+                let answer = self.ask(mac, key);
+                state = self.lock();
+                state.answering -= 1;
+                state.take(mac, answer);
+                if !state.questions.is_empty() || state.answering == 0 {
+                    self.changed.notify_all();
+                    drop(state);
+                    self.start_helpers(scope);
+                    state = self.lock();
+                }
+            } else if state.answering == 0 {
+                return;
+            } else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Sees to it that there are as many threads as questions, up to the limit.
+    fn start_helpers<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let most = self.client.options().concurrency.saturating_sub(1);
+        loop {
+            let mut state = self.lock();
+            let at_work = state.answering;
+            // This thread takes one itself, and idle helpers are on their way to one.
+            let wanted = (state.questions.len() + at_work).saturating_sub(1).min(most);
+            if state.helpers >= wanted {
+                return;
+            }
+            state.helpers += 1;
+            drop(state);
+            let helper = Builder::new().name("metadata".into()).stack_size(STACK);
+            if let Err(error) = helper.spawn_scoped(scope, || self.work(scope)) {
+                // The threads that there are answer everything, later.
+                log::debug!("no thread for metadata requests: {error}");
+                return;
+            }
+        }
+    }
+
+    fn ask(&self, mac: MacAddr, key: Option<Key>) -> Answered {
+        let most = self.client.options().max_lines;
+        match key {
+            None => {
+                let path = format!("{MACS}{mac}/");
+                let read = |answer: &str| ListedKeys::parse(answer, most);
+                Answered::Listing(self.client.get(&path, self.deadline, read))
+            }
+            Some(key) => {
+                let path = format!("{MACS}{mac}/{}", key.name());
+                let read = |answer: &str| key.parse(answer, most);
+                Answered::Key(key, self.client.get(&path, self.deadline, read))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Answered {
+    Listing(Result<ListedKeys, Error>),
+    Key(Key, Result<Fact, Error>),
+}
+
+impl State {
+    fn take(&mut self, mac: MacAddr, answer: Answered) {
+        let Some(subject) = self.subjects.get_mut(&mac) else {
+            return;
+        };
+        let further = match answer {
+            Answered::Listing(listed) => subject.listed(listed),
+            Answered::Key(key, answer) => subject.answered(key, answer),
+        };
+        for key in further.into_iter().rev() {
+            self.questions.push_front((mac, Some(key)));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What can go wrong in asking a metadata service.
+
+use std::time::Duration;
+
+/// Why a metadata request gave no answer. None of the variants ever holds a session token or text
+/// from the body of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No connection could be made, or it broke before the whole answer was read.
+    #[error("metadata {url}: {reason}")]
+    Connection {
+        /// What was asked.
+        url: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The service did not answer in time.
+    #[error("metadata {url}: no answer within {} ms", .after.as_millis())]
+    Timeout {
+        /// What was asked.
+        url: String,
+        /// How long this request was waited for.
+        after: Duration,
+    },
+    /// The call's deadline passed, or would pass, before the request could be sent: while it
+    /// waited for its share of the packet rate, for a throttled service or for a session.
+    #[error("metadata {url}: the deadline passed before it could be asked")]
+    Deadline {
+        /// What was to be asked.
+        url: String,
+    },
+    /// Status 404: there is no such key.
+    #[error("metadata {url}: not found (404)")]
+    NotFound {
+        /// What was asked.
+        url: String,
+    },
+    /// Status 401 twice in a row, the second time with a session made just before.
+    #[error("metadata {url}: a new session token was refused (401)")]
+    Unauthorized {
+        /// What was asked.
+        url: String,
+    },
+    /// A status that asking again does not change: 400, 403 where the service is switched off, a
+    /// redirect, which is never followed.
+    #[error("metadata {url}: refused with status {status}")]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Status 429 or 503: the service asks for fewer requests.
+    #[error("metadata {url}: throttled (status {status})")]
+    Throttled {
+        /// What was asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Another 5xx status.
+    #[error("metadata {url}: the service failed with status {status}")]
+    Server {
+        /// What was asked.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The answer is not what the service is documented to say: not HTTP, truncated or of unknown
+    /// length, too large, or text that does not parse.
+    #[error("metadata {url}: {reason}")]
+    Malformed {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether the same request may well be answered when it is sent again a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Connection { .. }
+            | Error::Timeout { .. }
+            | Error::Deadline { .. }
+            | Error::Throttled { .. }
+            | Error::Server { .. }
+            | Error::Malformed { .. } => true,
+            Error::NotFound { .. } | Error::Unauthorized { .. } | Error::Refused { .. } => false,
+        }
+    }
+}
+
+/// A text that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {what}: expected {expected}")]
+pub struct ParseError {
+    text: String,
+    what: &'static str,
+    expected: &'static str,
+}
+
+impl ParseError {
+    pub(crate) fn new(text: &str, what: &'static str, expected: &'static str) -> Self {
+        // Enough to recognise it by; the text may come from anywhere.
+        let text = text.chars().take(80).collect();
+        Self { text, what, expected }
+    }
+}
