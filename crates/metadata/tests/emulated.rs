@@ -1,6 +1,8 @@
 //! The client against the metadata service emulator: what is asked, how often, and what becomes
 //! of each fault.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! The session token is in no log, no error and no debug output. Alone in its file, because a
 //! process has one logger.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 mod scripted;
 
 use std::sync::Mutex;
@@ -58,7 +60,7 @@ fn the_token_is_shown_nowhere() {
         (ok(&format!("{TOKEN}\n")), String::new()),
         (format!("HTTP/1.1 200 OK\r\n\r\n{TOKEN}"), String::new()),
     ] {
-        let server = Scripted::with_token_answer(token, answer);
+        let server = Scripted::new(token, answer);
         let client = Client::new(ClientOptions {
             endpoints: vec![format!("http://{}", server.address).parse().unwrap()],
             ..ClientOptions::default()

@@ -1,5 +1,7 @@
 //! What the client sends, byte by byte, and what it makes of answers that are almost right.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 mod scripted;
 
 use std::fmt::Write;
@@ -10,6 +12,12 @@ use proptest::prelude::*;
 use scripted::{Scripted, TOKEN};
 
 const MAC: &str = "02:ec:20:00:00:01";
+
+/// A server that gives a token, and this answer to everything else.
+fn scripted(answer: impl Into<Vec<u8>>) -> Scripted {
+    let token = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKEN}", TOKEN.len());
+    Scripted::new(token, answer)
+}
 
 fn client(server: &Scripted) -> Client {
     Client::new(ClientOptions {
@@ -22,19 +30,19 @@ fn client(server: &Scripted) -> Client {
 
 /// What the client takes from this answer to a request for the primary's address.
 fn accepted(answer: impl Into<Vec<u8>>) -> Result<MacAddr, Error> {
-    let server = Scripted::new(answer);
+    let server = scripted(answer);
     client(&server).primary(Instant::now() + Duration::from_secs(20))
 }
 
 /// The same for an answer that is to be refused, and is asked for again until the deadline.
 fn refused(answer: impl Into<Vec<u8>>) -> Error {
-    let server = Scripted::new(answer);
+    let server = scripted(answer);
     client(&server).primary(Instant::now() + Duration::from_millis(300)).unwrap_err()
 }
 
 #[test]
 fn requests_are_what_the_service_documents() {
-    let server = Scripted::new(format!("HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{MAC}"));
+    let server = scripted(format!("HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{MAC}"));
     let client = client(&server);
     client.primary(Instant::now() + Duration::from_secs(20)).unwrap();
     let address = server.address;
@@ -124,7 +132,7 @@ fn too_large_answers_are_refused() {
         for answer in
             [format!("{head}{body}"), format!("{chunked}{:x}\r\n{body}\r\n0\r\n\r\n", body.len())]
         {
-            let server = Scripted::new(answer);
+            let server = scripted(answer);
             let deadline = Instant::now() + Duration::from_millis(500);
             let error = client(&server).listed(deadline).unwrap_err();
             assert!(error.is_transient(), "{error}");
@@ -134,10 +142,10 @@ fn too_large_answers_are_refused() {
 
 #[test]
 fn redirects_are_not_followed() {
-    let elsewhere = Scripted::new("");
+    let elsewhere = scripted("");
     let to = elsewhere.address;
     for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
-        let server = Scripted::new(format!(
+        let server = scripted(format!(
             "HTTP/1.1 {status}\r\nLocation: http://{to}/latest/meta-data/mac\r\n\
              Content-Length: 0\r\n\r\n"
         ));
@@ -153,7 +161,7 @@ fn redirects_are_not_followed() {
 fn tokens_that_would_break_a_request_are_refused() {
     for token in ["", "a b", "a\r\nX: y", "a\n", "\u{e9}", &"x".repeat(3000)] {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{token}", token.len());
-        let server = Scripted::with_token_answer(answer, "");
+        let server = Scripted::new(answer, "");
         let error =
             client(&server).primary(Instant::now() + Duration::from_millis(200)).unwrap_err();
         assert!(error.is_transient(), "{error}");
@@ -163,7 +171,7 @@ fn tokens_that_would_break_a_request_are_refused() {
 
 /// One answer that is the listing of an interface and each of its keys at once.
 fn ask_all(answer: Vec<u8>) {
-    let server = Scripted::new(answer);
+    let server = scripted(answer);
     let client = client(&server);
     let deadline = Instant::now() + Duration::from_millis(30);
     let _ = client.listed(deadline);

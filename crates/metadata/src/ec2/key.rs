@@ -171,3 +171,51 @@ pub(super) fn enter_absent(facts: &mut InterfaceFacts, key: Key) {
 pub(super) fn enter_problem(facts: &mut InterfaceFacts, key: Key, reason: impl Into<String>) {
     facts.problems.push(Problem { key: key.name(), reason: reason.into() });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_tells_which_keys_there_are() {
+        let listing = "device-number\ninterface-id\nipv4-associations/\nlocal-ipv4s\nnew_key.2";
+        let listed = ListedKeys::parse(listing, 100).unwrap();
+        assert_eq!(
+            Key::ALL.into_iter().filter(|key| listed.contains(*key)).collect::<Vec<_>>(),
+            [Key::InterfaceId, Key::DeviceNumber, Key::Ipv4Addresses]
+        );
+    }
+
+    #[test]
+    fn a_listing_that_is_not_one_is_no_authority() {
+        for text in
+            ["", "\n", "device-number\n\nipv6s", "<?xml version", "<html>", "a b", "/", "a//"]
+        {
+            assert!(ListedKeys::parse(text, 100).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_has_a_place_in_the_facts() {
+        let mut facts = nothing_known(MacAddr::from([2, 0, 0, 0, 0, 1]));
+        for (key, answer) in [
+            (Key::InterfaceId, "eni-1"),
+            (Key::DeviceNumber, "1"),
+            (Key::NetworkCard, "2"),
+            (Key::Ipv4Addresses, "10.0.0.1"),
+            (Key::Ipv6Addresses, "2001:db8::1"),
+            (Key::Ipv4Prefixes, "10.0.0.16/28"),
+            (Key::Ipv6Prefixes, "2001:db8:1::/80"),
+            (Key::Ipv4Subnet, "10.0.0.0/24"),
+            (Key::Ipv6Subnets, "2001:db8::/64"),
+        ] {
+            enter(&mut facts, key.parse(answer, 10).unwrap());
+        }
+        let known = facts.clone();
+        assert!(!format!("{known:?}").contains("Unknown"), "{known:?}");
+        for key in Key::ALL {
+            enter_absent(&mut facts, key);
+        }
+        assert_eq!(format!("{facts:?}").matches("Absent").count(), Key::ALL.len());
+    }
+}

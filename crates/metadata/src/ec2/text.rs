@@ -119,3 +119,126 @@ fn ipv4_prefix(line: &str) -> Option<Ipv4Net> {
     let prefix: Ipv4Net = line.parse().ok()?;
     (prefix.prefix_len() >= SHORTEST_IPV4_PREFIX).then(|| prefix.trunc())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lists_keep_their_order_and_drop_what_is_said_twice() {
+        let addresses = ipv4_addresses("10.0.0.9\n10.0.0.1\n10.0.0.9\n", 10).unwrap();
+        assert_eq!(addresses, [Ipv4Addr::new(10, 0, 0, 9), Ipv4Addr::new(10, 0, 0, 1)]);
+    }
+
+    #[test]
+    fn link_local_ipv4_addresses_are_none() {
+        assert_eq!(ipv4_addresses("169.254.7.7", 10), Ok(Vec::new()));
+        let addresses = ipv4_addresses("169.254.7.7\n10.0.0.1", 10).unwrap();
+        assert_eq!(addresses, [Ipv4Addr::new(10, 0, 0, 1)]);
+    }
+
+    #[test]
+    fn one_bad_line_spoils_the_list() {
+        for text in [
+            "",
+            "\n",
+            "\n\n",
+            "10.0.0.1\n\n",
+            "\n10.0.0.1",
+            "10.0.0.1\r\n10.0.0.2",
+            "10.0.0.1 ",
+            " 10.0.0.1",
+            "10.0.0.1\0",
+            "10.0.0.01",
+            "10.0.0.256",
+            "10.0.0",
+            "10.0.0.1/32",
+            "010.0.0.1",
+            "0x0a.0.0.1",
+            "0.0.0.0",
+            "127.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "10.0.0.1,10.0.0.2",
+            "<html>",
+            "2001:db8::1",
+        ] {
+            assert!(ipv4_addresses(text, 10).is_err(), "{text:?}");
+        }
+        for text in
+            ["::", "::1", "fe80::1", "fe80::1%eth0", "ff02::1", "::ffff:10.0.0.1", "10.0.0.1"]
+        {
+            assert!(ipv6_addresses(text, 10).is_err(), "{text:?}");
+        }
+        for text in
+            ["10.0.0.0", "10.0.0.0/33", "10.0.0.0/7", "0.0.0.0/0", "10.0.0.0/", "10.0.0.0/+8"]
+        {
+            assert!(ipv4_prefixes(text, 10).is_err(), "{text:?}");
+        }
+        for text in ["2001:db8::", "2001:db8::/129", "::/0", "10.0.0.0/28", "2001:db8::/8"] {
+            assert!(ipv6_prefixes(text, 10).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn more_lines_than_allowed_are_an_error_and_not_a_shorter_list() {
+        assert_eq!(lines("a\nb\nc", 3).unwrap().len(), 3);
+        assert!(lines("a\nb\nc\nd", 3).is_err());
+        assert!(one("a\nb").is_err());
+    }
+
+    #[test]
+    fn long_and_short_ipv6_text_is_the_same() {
+        let long = "2001:0db8:0000:0000:0000:0000:0000:0001\n2001:DB8::1";
+        let addresses = ipv6_addresses(long, 10).unwrap();
+        assert_eq!(addresses, ["2001:db8::1".parse::<Ipv6Addr>().unwrap()]);
+        let prefixes = ipv6_prefixes("2001:db8:0:0:0::/80\n2001:db8::/80", 10).unwrap();
+        assert_eq!(prefixes, ["2001:db8::/80".parse::<Ipv6Net>().unwrap()]);
+    }
+
+    #[test]
+    fn host_bits_are_masked() {
+        assert_eq!(ipv4_subnet("10.0.1.7/24"), Ok("10.0.1.0/24".parse().unwrap()));
+        let prefixes = ipv6_prefixes("2001:db8::7/64", 10).unwrap();
+        assert_eq!(prefixes[0].to_string(), "2001:db8::/64");
+    }
+
+    #[test]
+    fn numbers_are_small_and_plain() {
+        assert_eq!(number("0"), Ok(0));
+        assert_eq!(number("15\n"), Ok(15));
+        assert_eq!(number("65535"), Ok(65_535));
+        for text in
+            ["", "-1", "+1", "01", "1.0", "0x1", "65536", "99999999999999999999", "1\n2", "٣"]
+        {
+            assert!(number(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lists_read_what_was_written(bits: Vec<u32>) {
+            let usable = |address: &Ipv4Addr| {
+                let text = address.to_string();
+                ipv4_addresses(&text, 1).is_ok() && !address.is_link_local()
+            };
+            let mut addresses: Vec<_> =
+                bits.into_iter().map(Ipv4Addr::from_bits).filter(usable).collect();
+            addresses.sort();
+            addresses.dedup();
+            let text: Vec<_> = addresses.iter().map(Ipv4Addr::to_string).collect();
+            if !text.is_empty() {
+                prop_assert_eq!(ipv4_addresses(&text.join("\n"), 1000), Ok(addresses));
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*|[0-9a-f:./\n]*") {
+            let _ = (ipv4_addresses(&text, 9), ipv6_addresses(&text, 9));
+            let _ = (ipv4_prefixes(&text, 9), ipv6_prefixes(&text, 9));
+            let _ = (ipv4_subnet(&text), number(&text), lines(&text, 9));
+        }
+    }
+}

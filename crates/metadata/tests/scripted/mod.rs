@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// The token that it gives.
+/// The token of the scripts.
 pub(crate) const TOKEN: &str = "AQAAsecret1234567890==";
 
-/// Gives [`TOKEN`] to every PUT, and the scripted bytes to every GET; then it closes.
+/// Sends one script for every PUT and another one for every GET; then it closes.
 pub(crate) struct Scripted {
     pub(crate) address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -18,12 +18,7 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    pub(crate) fn new(answer: impl Into<Vec<u8>>) -> Self {
-        let token = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TOKEN}", TOKEN.len());
-        Self::with_token_answer(token, answer)
-    }
-
-    pub(crate) fn with_token_answer(token: impl Into<Vec<u8>>, answer: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(token: impl Into<Vec<u8>>, answer: impl Into<Vec<u8>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (token, answer) = (token.into(), answer.into());
