@@ -70,6 +70,27 @@ impl Default for ClientOptions {
 /// Each call takes a deadline, and returns by then, within the few milliseconds of a timer. Until
 /// then it asks again what may be asked again ([`Error::is_transient`]), each time after a longer
 /// wait. Between calls the client has no threads and does nothing.
+///
+/// ```no_run
+/// use jackfield_metadata::{Ask, Client, Listing};
+/// use std::time::{Duration, Instant};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::default();
+/// let deadline = Instant::now() + Duration::from_secs(5);
+/// let primary = client.primary(deadline)?;
+/// let asks: Vec<_> =
+///     client.listed(deadline)?.into_iter().map(|mac| (mac, Ask::Everything)).collect();
+/// for (mac, listing) in client.interfaces(&asks, deadline) {
+///     match listing? {
+///         Listing::Listed(facts) => println!("{mac}: {:?}", facts.ipv4_addresses),
+///         Listing::NotListed => println!("{mac} is not there any more"),
+///     }
+/// }
+/// # let _ = primary;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Client {
     options: ClientOptions,
     connections: Connections,
@@ -162,7 +183,8 @@ impl Client {
     }
 
     /// Forgets what was learned of an interface: its device is gone, and when one with this
-    /// address comes again, it may be another attachment.
+    /// address comes again, it may be another attachment. Ask for [`Ask::Everything`] then: a call
+    /// that was under way meanwhile may have learned once more.
     pub fn forget(&self, mac: MacAddr) {
         self.learned().remove(&mac);
     }
