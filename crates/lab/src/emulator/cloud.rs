@@ -225,6 +225,17 @@ impl Cloud {
         Some((attachment.instance.clone(), attachment.device_number))
     }
 
+    /// The MACs of the interfaces that are attached to an instance.
+    #[must_use]
+    pub fn attached_to(&self, instance: &str) -> Vec<MacAddr> {
+        let state = self.state();
+        let attached = state.interfaces.values().filter(|interface| {
+            let attachment = interface.attachment.as_ref();
+            attachment.is_some_and(|attachment| attachment.instance == instance)
+        });
+        attached.map(|interface| interface.record.mac).collect()
+    }
+
     /// How long an interface stays listed after it was detached; [`Lag::HELD`] for until
     /// [`Cloud::forget_detached`].
     pub fn list_after_detach(&self, lingers: Duration) {
