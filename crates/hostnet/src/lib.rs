@@ -1,1 +1,41 @@
 //! Desired state, plan, apply and the agent that keeps a host's interfaces working.
+//!
+//! ```text
+//! metadata ─► Memory ─► Cloud ─┐
+//!                              ├─► desired ─► plan ─► apply ─► kernel
+//! kernel ──► Snapshot ─────────┘
+//! ```
+//!
+//! [`desired()`] and [`plan()`] are pure functions: snapshots in, a list of changes out, no clock and
+//! no socket. Everything that talks to the kernel is in [`Snapshot::read`] and [`apply()`];
+//! everything that waits is in [`agent`] and [`once`].
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+mod apply;
+mod change;
+mod cloud;
+pub mod config;
+mod desired;
+mod journal;
+mod machine;
+pub mod once;
+mod plan;
+mod problem;
+mod schedule;
+mod snapshot;
+pub mod status;
+
+pub use apply::{Applied, apply};
+pub use change::{Change, Edit, InterfaceRef};
+pub use cloud::{Cloud, CloudInterface, Memory, Slot};
+pub use desired::{Desired, DesiredInterface, Device, PluggedDevice, Role, Scope, desired};
+pub use journal::Journal;
+pub use machine::{Answer, Machine, View, ask};
+pub use plan::{Plan, plan};
+pub use problem::Problem;
+pub use snapshot::{
+    ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, Snapshot,
+    kernel_keeps_address_protocol, marker, marker_table,
+};

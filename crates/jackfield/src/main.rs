@@ -1,1 +1,48 @@
-fn main() {}
+//! The `jackfield` command: parse, call, print.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod commands;
+mod failure;
+mod logging;
+mod table;
+
+use std::process::ExitCode;
+
+use arguments::{Arguments, Command};
+use failure::Failure;
+
+/// Exit status where `plan` finds a difference.
+const DIFFERENCE: u8 = 3;
+
+fn main() -> ExitCode {
+    let arguments = match arguments::parse() {
+        Ok(arguments) => arguments,
+        Err(status) => return status,
+    };
+    logging::start(&arguments);
+    match run(&arguments) {
+        Ok(status) => status,
+        Err(failure) => {
+            anstream::eprintln!("jackfield: {}", failure::Advised(&failure));
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let done = |()| ExitCode::SUCCESS;
+    match &arguments.command {
+        Command::Run => commands::run::run(arguments).map(done),
+        Command::Plug(plug) => commands::plug::plug(arguments, plug).map(done),
+        Command::Unplug(unplug) => commands::plug::unplug(arguments, unplug).map(done),
+        Command::Scan(scan) => commands::plug::scan(arguments, scan).map(done),
+        Command::Plan(plan) => commands::plan::plan(arguments, plan).map(|changes| match changes {
+            0 => ExitCode::SUCCESS,
+            _ => ExitCode::from(DIFFERENCE),
+        }),
+        Command::Status(status) => commands::status::status(arguments, status).map(done),
+        Command::Demo => commands::demo::demo().map(done),
+    }
+}

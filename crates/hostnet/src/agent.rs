@@ -1,0 +1,468 @@
+//! The agent: keeps everything as desired, for as long as it runs.
+//!
+//! One thread waits for events, and looks at the machine whenever something may have changed. Each
+//! round of metadata requests has a thread of its own, so that a service that hangs never keeps a
+//! deleted rule from being put back. At rest there is one thread, and nothing but the refresh wakes
+//! it.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use jackfield_kernel::{DeviceEvents, Error as KernelError, Monitor, Notification, Subject};
+use jackfield_metadata::{Client, ClientOptions, Listing};
+use log::{debug, info, warn};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::cloud::Cloud;
+use crate::config::Config;
+use crate::desired::{Role, Scope};
+use crate::machine::{Answer, Machine, View, ask};
+use crate::schedule::{Outcome, Round, Schedule};
+use crate::snapshot::{Candidate, MAIN, OURS};
+
+/// How long one round of requests may take. What is not known by then is asked again.
+const ROUND: Duration = Duration::from_secs(2);
+/// How long a device may stay with udev before it is configured all the same.
+const UDEV_PATIENCE: Duration = Duration::from_secs(30);
+/// The first wait before changes that did not take effect are tried again, doubled each time…
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// …up to this.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// The stack of a thread that only asks metadata.
+const STACK: usize = 256 * 1024;
+/// The agent's name among the abstract sockets of the network namespace.
+const LOCK: &str = "jackfield-agent";
+
+/// Why the agent did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Another agent runs in this network namespace.
+    #[error("another jackfield agent runs in this network namespace")]
+    Running,
+    /// The kernel cannot be talked to.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A system call failed.
+    #[error("cannot {attempt}: {source}")]
+    System {
+        /// What was tried.
+        attempt: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The kernel refuses changes.
+    #[error("not permitted to change the network: {0}")]
+    NotPermitted(String),
+}
+
+fn system<E: Into<std::io::Error>>(attempt: &'static str) -> impl FnOnce(E) -> AgentError {
+    move |error| AgentError::System { attempt, source: error.into() }
+}
+
+/// True where an agent runs in the calling thread's network namespace.
+pub fn is_running() -> bool {
+    matches!(lock(), Err(AgentError::Running))
+}
+
+/// Abstract socket names belong to the network namespace and vanish with the process.
+fn lock() -> Result<UnixDatagram, AgentError> {
+    let attempt = "take the agent's name";
+    let address = SocketAddr::from_abstract_name(LOCK).map_err(system(attempt))?;
+    UnixDatagram::bind_addr(&address).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AddrInUse {
+            AgentError::Running
+        } else {
+            system(attempt)(error)
+        }
+    })
+}
+
+/// Runs the agent until SIGTERM or SIGINT, which leave the network as it is.
+///
+/// # Errors
+/// Where it cannot start, or the kernel cannot be talked to any more.
+pub fn run(config: Config, options: ClientOptions) -> Result<(), AgentError> {
+    let _lock = lock()?;
+    let mut agent = Agent::open(config, options)?;
+    info!("started");
+    agent.run()
+}
+
+struct Agent {
+    machine: Machine,
+    monitor: Monitor,
+    events: DeviceEvents,
+    client: Arc<Client>,
+    schedule: Schedule,
+    answers: (Sender<Answered>, Receiver<Answered>),
+    wake: Arc<rustix::fd::OwnedFd>,
+    signals: UnixStream,
+    /// Something may have changed: look.
+    look: bool,
+    /// Devices of which news is relevant.
+    candidates: BTreeSet<u32>,
+    /// When the first device that is with udev is not waited for any more.
+    patience: Option<Instant>,
+    /// When changes that did not take effect are tried again, and the wait after that.
+    retry: Option<(Instant, Duration)>,
+    settled: Option<Settled>,
+    started: bool,
+    metadata_failing: bool,
+    complaints: BTreeSet<String>,
+    watchdog: Option<Watchdog>,
+}
+
+/// What a round told, with the devices that it was about.
+struct Answered {
+    answer: Answer,
+    round: Round,
+}
+
+/// The state in which nothing was left to do: what differs with the same cloud and the same devices
+/// was changed by somebody else.
+#[derive(PartialEq)]
+struct Settled {
+    cloud: Cloud,
+    devices: Vec<(u32, String, bool, bool)>,
+}
+
+struct Watchdog {
+    period: Duration,
+    next: Instant,
+}
+
+impl Agent {
+    fn open(config: Config, options: ClientOptions) -> Result<Self, AgentError> {
+        let now = Instant::now();
+        let (signals, sender) = UnixStream::pair().map_err(system("open a socket pair"))?;
+        for signal in [SIGTERM, SIGINT] {
+            let sender = sender.try_clone().map_err(system("open a socket pair"))?;
+            signal_hook::low_level::pipe::register(signal, sender)
+                .map_err(system("handle signals"))?;
+        }
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(system("make an event descriptor"))?;
+        let refresh = config.agent.refresh;
+        Ok(Agent {
+            // Listening first: what changes while the machine is looked at is looked at again.
+            monitor: Monitor::open()?,
+            events: DeviceEvents::open()?,
+            machine: Machine::open(config)?,
+            client: Arc::new(Client::new(options)),
+            schedule: Schedule::new(now, refresh),
+            answers: channel(),
+            wake: Arc::new(wake),
+            signals,
+            look: true,
+            candidates: BTreeSet::new(),
+            patience: None,
+            retry: None,
+            settled: None,
+            started: false,
+            metadata_failing: false,
+            complaints: BTreeSet::new(),
+            // Half the time, as sd_watchdog_enabled(3) asks for.
+            watchdog: sd_notify::watchdog_enabled()
+                .map(|period| Watchdog { period: period / 2, next: now }),
+        })
+    }
+
+    fn run(&mut self) -> Result<(), AgentError> {
+        loop {
+            if self.look {
+                self.look = false;
+                self.reconcile()?;
+                if !self.started {
+                    self.started = true;
+                    notify(&[NotifyState::Ready]);
+                }
+            }
+            let now = Instant::now();
+            if let Some(round) = self.schedule.due(now, &mut fastrand::f64) {
+                self.ask(round)?;
+            }
+            self.feed_watchdog(now);
+            if self.wait()? {
+                notify(&[NotifyState::Stopping]);
+                info!("stopped; the network stays as it is");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for something to happen and takes it in. True: a signal says to stop.
+    fn wait(&mut self) -> Result<bool, AgentError> {
+        let mut until = self.schedule.next();
+        if let Some(watchdog) = &self.watchdog {
+            until = until.min(watchdog.next);
+        }
+        for timer in self.timers() {
+            until = until.min(timer);
+        }
+        let timeout = until.saturating_duration_since(Instant::now());
+        // Rounded up: a wake-up before the time would find nothing to do.
+        let timeout = Duration::from_millis(timeout.as_millis().saturating_add(1) as u64);
+        let timeout = Timespec::try_from(timeout).ok();
+        let interesting = PollFlags::IN;
+        let mut descriptors = [
+            PollFd::from_borrowed_fd(self.monitor.as_fd(), interesting),
+            PollFd::from_borrowed_fd(self.events.as_fd(), interesting),
+            PollFd::from_borrowed_fd(self.wake.as_fd(), interesting),
+            PollFd::from_borrowed_fd(self.signals.as_fd(), interesting),
+        ];
+        match poll(&mut descriptors, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(system("wait for events")(error)),
+        }
+        let [monitor, events, wake, signals] = descriptors.map(|fd| !fd.revents().is_empty());
+        if signals {
+            let _ = self.signals.read(&mut [0; 16]);
+            return Ok(true);
+        }
+        if monitor {
+            self.take_notifications()?;
+        }
+        if events {
+            self.take_device_events()?;
+        }
+        if wake {
+            let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
+            while let Ok(answered) = self.answers.1.try_recv() {
+                self.take_answer(answered);
+            }
+        }
+        let now = Instant::now();
+        let over = self.timers().any(|timer| timer <= now);
+        self.look |= over;
+        Ok(false)
+    }
+
+    fn timers(&self) -> impl Iterator<Item = Instant> {
+        self.patience.into_iter().chain(self.retry.map(|(at, _)| at))
+    }
+
+    fn take_notifications(&mut self) -> Result<(), KernelError> {
+        let own = self.machine.port();
+        let kinds = &self.machine.config().agent.device_kinds;
+        let candidates = &self.candidates;
+        let look = &mut self.look;
+        self.monitor.receive(|notification| {
+            let relevant = match &notification {
+                Notification::Lost => true,
+                Notification::Changed { by, .. } if *by == own => false,
+                Notification::Changed { subject, removed, .. } => match subject {
+                    Subject::Link(link) => {
+                        let kind = link.kind.as_deref().unwrap_or("physical");
+                        candidates.contains(&link.index)
+                            || link.ethernet && kinds.iter().any(|accepted| accepted == kind)
+                    }
+                    Subject::Address(address) => {
+                        address.protocol == OURS || candidates.contains(&address.interface)
+                    }
+                    Subject::Route(route) => {
+                        (route.protocol == OURS && *removed)
+                            || candidates.iter().any(|candidate| route.uses(*candidate))
+                                && (route.table == MAIN || route.protocol == OURS)
+                    }
+                    Subject::Rule(rule) => rule.protocol == OURS,
+                },
+            };
+            if relevant && !*look {
+                debug!("look again: {notification:?}");
+                *look = true;
+            }
+        })
+    }
+
+    fn take_device_events(&mut self) -> Result<(), KernelError> {
+        let candidates = &self.candidates;
+        let look = &mut self.look;
+        self.events.receive(|event| {
+            // Of a device that is not known, rtnetlink tells as well, and tells its kind.
+            *look |= event.is_none_or(|event| candidates.contains(&event.interface));
+        })
+    }
+
+    fn take_answer(&mut self, Answered { answer, round }: Answered) {
+        let now = Instant::now();
+        self.machine.learn(now, &answer);
+        let cloud = self.machine.memory().cloud();
+        // Also where nothing new was told: an event that got lost is made good by the refresh.
+        self.look = true;
+        match (answer.error(), self.metadata_failing) {
+            (Some(error), false) => {
+                self.metadata_failing = true;
+                warn!("{error}; what works stays as it is, and it is asked again");
+            }
+            (None, true) => {
+                self.metadata_failing = false;
+                info!("the metadata service answers again");
+            }
+            _ => {}
+        }
+        for mac in round.asks.iter().map(|(mac, _)| *mac).chain(round.search) {
+            let outcome = match answer.interfaces.get(&mac) {
+                None | Some(Err(_)) => Outcome::Failed,
+                Some(Ok(Listing::NotListed)) => Outcome::NotListed,
+                Some(Ok(Listing::Listed(facts))) if !facts.is_complete() => Outcome::Faulty,
+                Some(Ok(Listing::Listed(_))) => match cloud.interfaces.get(&mac) {
+                    Some(known) if known.is_content() => Outcome::Content,
+                    _ => Outcome::Lagging,
+                },
+            };
+            debug!("metadata on {mac}: {outcome:?}");
+            self.schedule.answered(now, mac, outcome, &mut fastrand::f64);
+        }
+    }
+
+    /// Looks at the machine, and makes it what it shall be.
+    fn reconcile(&mut self) -> Result<(), AgentError> {
+        let view = self.look()?;
+        let settled = Settled::of(&view);
+        if view.plan.is_empty() {
+            self.settled = Some(settled);
+            self.retry = None;
+            self.complain(&view);
+            return Ok(());
+        }
+        let drift = self.settled.as_ref() == Some(&settled);
+        self.settled = None;
+        for change in &view.plan.changes {
+            if drift {
+                warn!("changed by somebody else, put back: {change}");
+            } else {
+                info!("{change}");
+            }
+        }
+        let applied = self.machine.apply(&view.plan)?;
+        if applied.not_permitted && !self.started {
+            let reason = applied.refused.first().map(|(_, reason)| reason.clone());
+            return Err(AgentError::NotPermitted(reason.unwrap_or_default()));
+        }
+        for (change, reason) in &applied.refused {
+            warn!("the kernel refused '{change}': {reason}");
+        }
+        // Verified by a second look. What is still missing is tried again after longer and longer
+        // waits: the kernel has said why it is.
+        let view = self.look()?;
+        if view.plan.is_empty() {
+            self.settled = Some(Settled::of(&view));
+            self.retry = None;
+        } else {
+            let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| wait);
+            debug!("{} changes left, tried again in {wait:?}", view.plan.changes.len());
+            self.retry = Some((Instant::now() + wait, (wait * 2).min(LONGEST_RETRY)));
+        }
+        self.complain(&view);
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<View, AgentError> {
+        let (mut snapshot, changed) = self.machine.look()?;
+        let now = Instant::now();
+        self.candidates = snapshot.candidates().map(|candidate| candidate.link.index).collect();
+        for mac in changed {
+            self.client.forget(mac);
+            if snapshot.candidates().any(|candidate| candidate.mac == mac) {
+                self.schedule.appeared(now, mac);
+            } else {
+                self.schedule.gone(mac);
+            }
+        }
+        self.patience = None;
+        let with_udev: Vec<(u32, Duration)> = snapshot
+            .candidates()
+            .filter(|candidate| snapshot.awaiting_udev.contains(&candidate.link.index))
+            .filter_map(|candidate| {
+                Some((candidate.link.index, self.schedule.age(now, candidate.mac)?))
+            })
+            .collect();
+        for (index, age) in with_udev {
+            if age < UDEV_PATIENCE {
+                let end = now + (UDEV_PATIENCE - age);
+                self.patience = Some(self.patience.map_or(end, |other| other.min(end)));
+                continue;
+            }
+            warn!("udev has not finished with device {index} in {UDEV_PATIENCE:?}: not waited for");
+            self.machine.ignore_udev(index);
+            snapshot.awaiting_udev.remove(&index);
+        }
+        Ok(self.machine.view(snapshot, &Scope::Everything))
+    }
+
+    /// Says once what stands in the way of an interface, and once that it is over.
+    fn complain(&mut self, view: &View) {
+        let mut complaints = BTreeSet::new();
+        for interface in &view.desired.interfaces {
+            // Every device that is no cloud interface is not listed: nothing to complain about.
+            let expected = interface.role == Role::Waiting;
+            for problem in &interface.problems {
+                let text = format!("{}: {}; {}", interface.name, problem.text, problem.fix);
+                if !self.complaints.contains(&text) {
+                    if expected { debug!("{text}") } else { warn!("{text}") }
+                }
+                complaints.insert(text);
+            }
+        }
+        for over in self.complaints.difference(&complaints) {
+            debug!("no longer: {over}");
+        }
+        self.complaints = complaints;
+    }
+
+    fn ask(&mut self, round: Round) -> Result<(), AgentError> {
+        debug!("asking metadata: {round:?}");
+        let client = Arc::clone(&self.client);
+        let sender = self.answers.0.clone();
+        let wake = Arc::clone(&self.wake);
+        let work = move || {
+            let deadline = Instant::now() + ROUND;
+            let answer = ask(&client, &round.asks, &round.search, deadline);
+            // The agent is gone where nobody receives.
+            if sender.send(Answered { answer, round }).is_ok() {
+                let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
+            }
+        };
+        std::thread::Builder::new()
+            .name("metadata".to_owned())
+            .stack_size(STACK)
+            .spawn(work)
+            .map(drop)
+            .map_err(system("start a thread"))
+    }
+
+    fn feed_watchdog(&mut self, now: Instant) {
+        if let Some(watchdog) = &mut self.watchdog
+            && now >= watchdog.next
+        {
+            watchdog.next = now + watchdog.period;
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+impl Settled {
+    fn of(view: &View) -> Self {
+        let devices = view
+            .snapshot
+            .candidates()
+            .map(|Candidate { link, .. }| (link.index, link.name.clone(), link.up, link.carrier))
+            .collect();
+        Settled { cloud: view.cloud.clone(), devices }
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    // Not under systemd: nobody to tell.
+    if let Err(error) = sd_notify::notify(states) {
+        debug!("cannot notify the service manager: {error}");
+    }
+}

@@ -1,0 +1,77 @@
+//! Makes the changes of a plan.
+
+use jackfield_kernel::{Error, Refusal, Request, Rtnetlink, sysctl};
+
+use crate::change::{Change, Edit};
+use crate::plan::Plan;
+
+/// What became of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// How many changes were made, or had been made already when their turn came.
+    pub done: usize,
+    /// The changes that were refused, with the kernel's words.
+    pub refused: Vec<(Change, String)>,
+    /// True where a refusal means that the privilege is missing.
+    pub not_permitted: bool,
+}
+
+/// Makes the changes in order: settings one by one, everything between them in one batch. A change
+/// that is refused does not keep the next from being tried; what is left is the next round's work.
+///
+/// Settings are files of the calling thread's network namespace, which must be the socket's.
+///
+/// # Errors
+/// Where the conversation with the kernel fails.
+pub fn apply(kernel: &mut Rtnetlink, plan: &Plan) -> Result<Applied, Error> {
+    let mut applied = Applied::default();
+    let mut batch: Vec<(&Change, Request)> = Vec::new();
+    for change in &plan.changes {
+        match (&change.edit, change.request()) {
+            (_, Some(request)) => batch.push((change, request)),
+            (Edit::Setting { setting, to, .. }, None) => {
+                flush(kernel, &mut batch, &mut applied)?;
+                let Some(interface) = &change.interface else { continue };
+                match sysctl::write(interface.index, &interface.name, *setting, *to) {
+                    Ok(()) => applied.done += 1,
+                    Err(error) => {
+                        applied.not_permitted |= error.is_permission();
+                        applied.refused.push((change.clone(), error.to_string()));
+                    }
+                }
+            }
+            (_, None) => {}
+        }
+    }
+    flush(kernel, &mut batch, &mut applied)?;
+    Ok(applied)
+}
+
+fn flush(
+    kernel: &mut Rtnetlink,
+    batch: &mut Vec<(&Change, Request)>,
+    applied: &mut Applied,
+) -> Result<(), Error> {
+    let (changes, requests): (Vec<&Change>, Vec<Request>) = batch.drain(..).unzip();
+    for (change, answer) in changes.into_iter().zip(kernel.batch(&requests)?) {
+        match answer {
+            Ok(()) => applied.done += 1,
+            Err(refusal) if is_done(change, &refusal) => applied.done += 1,
+            Err(refusal) => {
+                applied.not_permitted |=
+                    [Refusal::NOT_PERMITTED, Refusal::ACCESS_DENIED].contains(&refusal.errno);
+                applied.refused.push((change.clone(), refusal.to_string()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The machine changed since the snapshot, to what was wanted of it.
+fn is_done(change: &Change, refusal: &Refusal) -> bool {
+    match change.action() {
+        "add" => refusal.already_there(),
+        "remove" => refusal.already_gone(),
+        _ => false,
+    }
+}

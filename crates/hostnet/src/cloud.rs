@@ -1,0 +1,325 @@
+//! What the cloud is believed to want: metadata, remembered and judged.
+//!
+//! Metadata lags, lies for a while and fails. Here its three-valued answers become one picture that
+//! the plan can act on: an unknown value never replaces a known one, an absence that would take an
+//! address away has to be seen three times, and a number that may be lag is not believed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net};
+use jackfield_metadata::{InterfaceFacts, InterfaceId, Known, Listing, MacAddr};
+
+use crate::snapshot::Snapshot;
+
+/// How often an address must be missing before it is taken away…
+const ABSENCES: u8 = 3;
+/// …in rounds that are at least this far apart.
+const ABSENCE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Where an interface is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// Network card.
+    pub card: u32,
+    /// Device number on the card.
+    pub device: u32,
+}
+
+impl Slot {
+    /// The routing table of the interface: the number that users of amazon-ec2-net-utils know.
+    pub fn table(self, base: u32) -> u32 {
+        base.saturating_add(self.offset())
+    }
+
+    /// The number of the slot among all slots of the host.
+    pub fn offset(self) -> u32 {
+        self.card.saturating_mul(100).saturating_add(self.device)
+    }
+}
+
+/// What the cloud wants of this host's interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cloud {
+    /// The instance's own MAC; `None` until metadata has said it.
+    pub primary: Option<MacAddr>,
+    /// What is known of each interface that was asked about.
+    pub interfaces: BTreeMap<MacAddr, CloudInterface>,
+}
+
+/// What the cloud wants of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CloudInterface {
+    /// Its identity; `None` until known.
+    pub interface_id: Option<InterfaceId>,
+    /// Where it is attached; `None` until metadata says something that can be believed.
+    pub slot: Option<Slot>,
+    /// The prefixes of its subnet, both families.
+    pub subnets: Vec<IpNet>,
+    /// The addresses that it shall have.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The address that the interface had first: the primary interface's own is left to the system.
+    pub first_ipv4: Option<Ipv4Addr>,
+    /// True where every key was read or is absent by authority.
+    pub complete: bool,
+    /// Why something is unknown, in words.
+    pub unknown: Vec<String>,
+}
+
+impl CloudInterface {
+    /// The subnet prefix in which an address lies.
+    pub fn subnet_of(&self, address: IpAddr) -> Option<IpNet> {
+        self.subnets.iter().copied().find(|subnet| subnet.contains(&address))
+    }
+
+    /// True where enough is known to plug it: its slot, and an address with its subnet.
+    pub fn is_usable(&self) -> bool {
+        self.slot.is_some() && self.addresses.iter().any(|ip| self.subnet_of(*ip).is_some())
+    }
+
+    /// True where asking again soon would tell nothing that is missed.
+    pub fn is_content(&self) -> bool {
+        self.complete
+            && self.slot.is_some()
+            && !self.addresses.is_empty()
+            && self.addresses.iter().all(|address| self.subnet_of(*address).is_some())
+    }
+}
+
+/// What was heard of the cloud so far.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    primary: Option<MacAddr>,
+    records: BTreeMap<MacAddr, Record>,
+}
+
+#[derive(Debug, Clone)]
+struct Record {
+    /// The device of this attachment: a MAC that comes back on another device is attached anew.
+    interface: u32,
+    facts: Option<InterfaceFacts>,
+    held: BTreeMap<IpAddr, Absence>,
+    heard: Option<Instant>,
+}
+
+/// How often an address that is held was missing from metadata.
+#[derive(Debug, Clone, Copy, Default)]
+struct Absence {
+    rounds: u8,
+    last: Option<Instant>,
+}
+
+impl Memory {
+    /// Nothing heard yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes note of which devices are there: what was heard of a device that is gone is forgotten,
+    /// and addresses of ours that a present one has are held until metadata has spoken.
+    ///
+    /// Returns the MACs whose attachment is new or gone, of which nothing may be remembered
+    /// elsewhere either.
+    pub fn see(&mut self, snapshot: &Snapshot) -> Vec<MacAddr> {
+        let present: BTreeMap<MacAddr, u32> =
+            snapshot.candidates().map(|candidate| (candidate.mac, candidate.link.index)).collect();
+        let mut changed = Vec::new();
+        self.records.retain(|mac, record| {
+            let same = present.get(mac) == Some(&record.interface);
+            if !same {
+                changed.push(*mac);
+            }
+            same
+        });
+        for (mac, interface) in present {
+            self.records.entry(mac).or_insert_with(|| {
+                changed.push(mac);
+                let held = snapshot
+                    .our_addresses(interface)
+                    .map(|address| (address.address.addr(), Absence::default()));
+                Record { interface, facts: None, held: held.collect(), heard: None }
+            });
+        }
+        changed
+    }
+
+    /// The instance's own MAC is known.
+    pub fn learn_primary(&mut self, mac: MacAddr) {
+        self.primary = Some(mac);
+    }
+
+    /// The instance's own MAC, once known.
+    pub fn primary(&self) -> Option<MacAddr> {
+        self.primary
+    }
+
+    /// When metadata last told something of the interface.
+    pub fn heard(&self, mac: MacAddr) -> Option<Instant> {
+        self.records.get(&mac)?.heard
+    }
+
+    /// Takes in one answer about one interface.
+    pub fn learn(&mut self, now: Instant, mac: MacAddr, listing: &Listing) {
+        // Metadata omits interfaces that are here: not being listed says nothing.
+        let Listing::Listed(facts) = listing else { return };
+        let Some(record) = self.records.get_mut(&mac) else { return };
+        record.heard = Some(now);
+        let merged = match record.facts.take() {
+            Some(old) => merge(old, facts.clone()),
+            None => facts.clone(),
+        };
+        let present = addresses(facts);
+        for address in present.iter().flatten() {
+            record.held.insert(*address, Absence::default());
+        }
+        // A list that was not read counts for nothing.
+        let read = |address: &IpAddr| match address {
+            IpAddr::V4(_) => !facts.ipv4_addresses.is_unknown(),
+            IpAddr::V6(_) => !facts.ipv6_addresses.is_unknown(),
+        };
+        record.held.retain(|address, absence| {
+            let missing = read(address) && !present.iter().flatten().any(|is| is == address);
+            if !missing {
+                return true;
+            }
+            if absence.last.is_none_or(|last| now.duration_since(last) >= ABSENCE_INTERVAL) {
+                absence.rounds = absence.rounds.saturating_add(1);
+                absence.last = Some(now);
+            }
+            absence.rounds < ABSENCES
+        });
+        record.facts = Some(merged);
+        self.move_addresses();
+    }
+
+    /// An address that metadata lists on another interface of this host, and no longer on the one
+    /// that holds it, has moved: no need to see its absence again.
+    fn move_addresses(&mut self) {
+        let listed: BTreeMap<MacAddr, BTreeSet<IpAddr>> = self
+            .records
+            .iter()
+            .map(|(mac, record)| {
+                let lists = record.facts.iter().flat_map(addresses);
+                (*mac, lists.flatten().collect())
+            })
+            .collect();
+        for (mac, record) in &mut self.records {
+            record.held.retain(|address, _| {
+                listed.get(mac).is_some_and(|own| own.contains(address))
+                    || !listed.values().any(|other| other.contains(address))
+            });
+        }
+    }
+
+    /// What the cloud wants, as far as it is known.
+    pub fn cloud(&self) -> Cloud {
+        let primary_facts = self
+            .primary
+            .and_then(|mac| self.records.get(&mac))
+            .and_then(|record| record.facts.as_ref());
+        let interfaces = self
+            .records
+            .iter()
+            .filter_map(|(mac, record)| {
+                let facts = record.facts.as_ref()?;
+                let slot = match self.primary {
+                    Some(primary) => believed_slot(facts, *mac == primary, primary_facts),
+                    None => None,
+                };
+                let mut subnets: Vec<IpNet> = Vec::new();
+                subnets.extend(facts.ipv4_subnet.value().copied().map(IpNet::V4));
+                subnets.extend(
+                    facts.ipv6_subnets.value().into_iter().flatten().copied().map(IpNet::V6),
+                );
+                Some((
+                    *mac,
+                    CloudInterface {
+                        interface_id: facts.interface_id.value().cloned(),
+                        slot,
+                        subnets,
+                        addresses: record.held.keys().copied().collect(),
+                        first_ipv4: facts.ipv4_addresses.value().and_then(|l| l.first().copied()),
+                        complete: facts.is_complete(),
+                        unknown: facts.problems.iter().map(ToString::to_string).collect(),
+                    },
+                ))
+            })
+            .collect();
+        Cloud { primary: self.primary, interfaces }
+    }
+}
+
+/// Where the interface is attached, as far as metadata can be believed.
+fn believed_slot(
+    facts: &InterfaceFacts,
+    is_primary: bool,
+    primary: Option<&InterfaceFacts>,
+) -> Option<Slot> {
+    let device = match facts.device_number.value() {
+        // 0 is what an attachment shows that has not propagated; the primary alone really has it.
+        Some(0) if !is_primary => None,
+        device => device.copied(),
+    }?;
+    let card = match facts.network_card {
+        Known::Value(card) => Some(card),
+        // Types with one card do not have the key. Whether this is one, the primary tells: its
+        // attachment has long propagated.
+        Known::Absent => match primary.map(|primary| &primary.network_card) {
+            Some(Known::Absent) => Some(0),
+            _ => None,
+        },
+        Known::Unknown => None,
+    }?;
+    Some(Slot { card, device })
+}
+
+/// The newer facts, with the older ones where the newer are unknown.
+fn merge(old: InterfaceFacts, new: InterfaceFacts) -> InterfaceFacts {
+    let (Known::Value(old_id), Known::Value(new_id)) = (&old.interface_id, &new.interface_id)
+    else {
+        return keep(old, new);
+    };
+    // The same MAC on the same device, and another interface: nothing of the old one holds.
+    if old_id == new_id { keep(old, new) } else { new }
+}
+
+fn keep(old: InterfaceFacts, new: InterfaceFacts) -> InterfaceFacts {
+    fn newer<T>(old: Known<T>, new: Known<T>) -> Known<T> {
+        if new.is_unknown() { old } else { new }
+    }
+    InterfaceFacts {
+        mac: new.mac,
+        interface_id: newer(old.interface_id, new.interface_id),
+        device_number: newer(old.device_number, new.device_number),
+        network_card: newer(old.network_card, new.network_card),
+        ipv4_addresses: newer(old.ipv4_addresses, new.ipv4_addresses),
+        ipv6_addresses: newer(old.ipv6_addresses, new.ipv6_addresses),
+        ipv4_prefixes: newer(old.ipv4_prefixes, new.ipv4_prefixes),
+        ipv6_prefixes: newer(old.ipv6_prefixes, new.ipv6_prefixes),
+        // A subnet that was there and is not listed any more while its addresses are is lag.
+        ipv4_subnet: newer_subnet(old.ipv4_subnet, new.ipv4_subnet),
+        ipv6_subnets: match (&old.ipv6_subnets, &new.ipv6_subnets) {
+            (Known::Value(_), Known::Absent) => old.ipv6_subnets,
+            _ => newer(old.ipv6_subnets, new.ipv6_subnets),
+        },
+        problems: new.problems,
+    }
+}
+
+fn newer_subnet(old: Known<Ipv4Net>, new: Known<Ipv4Net>) -> Known<Ipv4Net> {
+    match new {
+        Known::Value(_) => new,
+        Known::Absent | Known::Unknown => match old {
+            Known::Value(_) => old,
+            Known::Absent | Known::Unknown => new,
+        },
+    }
+}
+
+/// The addresses that were read, list by list.
+fn addresses(facts: &InterfaceFacts) -> [Vec<IpAddr>; 2] {
+    let ipv4 = facts.ipv4_addresses.value().into_iter().flatten().copied().map(IpAddr::V4);
+    let ipv6 = facts.ipv6_addresses.value().into_iter().flatten().copied().map(IpAddr::V6);
+    [ipv4.collect(), ipv6.collect()]
+}

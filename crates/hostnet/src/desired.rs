@@ -1,0 +1,720 @@
+//! What the machine shall be like: a pure function of what it is like, what the cloud wants and
+//! what is configured.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use jackfield_kernel::sysctl::Setting;
+use jackfield_kernel::{Family, Link, NextHop, Route, RouteKind, Rule, RuleAction};
+use jackfield_metadata::MacAddr;
+
+use crate::cloud::{Cloud, CloudInterface, Slot};
+use crate::config::{Config, Identity, InterfaceConfig, MainRoute, Mtu};
+use crate::journal::Journal;
+use crate::problem::Problem;
+use crate::snapshot::{
+    ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, Snapshot, marker,
+    marker_table,
+};
+
+/// The router that every EC2 subnet has for IPv6.
+const IPV6_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xec2, 0, 0, 1);
+/// The metric that the kernel gives an IPv6 route for which nobody says one.
+const IPV6_METRIC: u32 = 1024;
+/// Behind every other route of a table.
+const LAST_METRIC: u32 = 4_278_198_272;
+/// Default routes of secondary interfaces in main start here, behind every usual one.
+const LAST_RESORT: u32 = 10_000;
+/// How far behind the first rule those of the interfaces are; between them there is room for more.
+const SOURCE_RULES: u32 = 100;
+
+/// Which interfaces may be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    Everything,
+    /// Only these; all others stay as they are.
+    Only(BTreeSet<u32>),
+    /// These are unplugged; all others stay as they are.
+    Unplug(BTreeSet<u32>),
+}
+
+/// What the machine shall be like.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// What each candidate shall be like.
+    pub interfaces: Vec<DesiredInterface>,
+    /// Our routes, in every table.
+    pub routes: BTreeSet<Route>,
+    /// Our rules.
+    pub rules: BTreeSet<Rule>,
+    /// What is ours in these tables, and leads to them, stays as it is.
+    pub kept_tables: BTreeSet<u32>,
+    /// Our routes through these interfaces stay as they are.
+    pub kept_interfaces: BTreeSet<u32>,
+    /// The table of markers, where the kernel does not keep an address's protocol.
+    pub markers: Option<u32>,
+}
+
+/// What one candidate shall be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredInterface {
+    /// Interface index.
+    pub index: u32,
+    /// Current name.
+    pub name: String,
+    /// MAC.
+    pub mac: MacAddr,
+    /// What is to be done with it.
+    pub role: Role,
+    /// The device itself.
+    pub device: Device,
+    /// Our addresses on it; `None`: they stay as they are.
+    pub addresses: Option<BTreeSet<IpAddr>>,
+    /// Where it is attached, once known.
+    pub slot: Option<Slot>,
+    /// Its routing table, where it has one.
+    pub table: Option<u32>,
+    /// What stands in the way.
+    pub problems: Vec<Problem>,
+}
+
+/// What is to be done with an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The instance's own: only secondary addresses and the link group are added.
+    Primary,
+    /// A secondary that is made to work.
+    Plugged,
+    /// Plugged before; what is there stays until more is known.
+    Held,
+    /// Not plugged yet: something is not known, or not finished.
+    Waiting,
+    /// Not for us; what was ours on it is taken back.
+    Unmanaged,
+    /// Not to be plugged while the problem lasts.
+    Refused,
+}
+
+/// What a device shall be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    /// As it is.
+    Keep,
+    /// In this link group, nothing else.
+    Group(u32),
+    /// Plugged.
+    Plugged(PluggedDevice),
+    /// As the journal says it was.
+    Restored(Journal),
+}
+
+/// What a plugged device shall be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluggedDevice {
+    /// Its journal.
+    pub journal: Journal,
+    /// The journal, as the alias.
+    pub alias: String,
+    /// Link group.
+    pub group: u32,
+    /// MTU; `None`: as it is.
+    pub mtu: Option<u32>,
+    /// Settings.
+    pub settings: Vec<(Setting, i32)>,
+}
+
+/// Decides what the machine shall be like.
+pub fn desired(snapshot: &Snapshot, cloud: &Cloud, config: &Config, scope: &Scope) -> Desired {
+    let mut planner = Planner::new(snapshot, cloud, config, scope);
+    let candidates: Vec<Candidate<'_>> = snapshot.candidates().collect();
+    // Who is plugged already keeps its table; newcomers look for theirs afterwards.
+    let (plugged, new): (Vec<Candidate<'_>>, Vec<Candidate<'_>>) =
+        candidates.into_iter().partition(|candidate| journal_of(candidate.link).is_some());
+    for candidate in plugged.iter().chain(&new) {
+        planner.interface(*candidate);
+    }
+    planner.former_candidates();
+    planner.finish()
+}
+
+struct Planner<'a> {
+    snapshot: &'a Snapshot,
+    cloud: &'a Cloud,
+    config: &'a Config,
+    scope: &'a Scope,
+    desired: Desired,
+    /// Tables that are taken, and by whom.
+    tables: BTreeMap<u32, u32>,
+    /// Addresses that are taken, and by whom.
+    owners: BTreeMap<IpAddr, u32>,
+    /// Address families in which some secondary has an address.
+    families: BTreeSet<Family>,
+    group_problem: Option<Problem>,
+}
+
+/// Everything about one interface that decisions are made from.
+struct Subject<'a> {
+    link: &'a Link,
+    mac: MacAddr,
+    journal: Option<Journal>,
+    known: Option<&'a CloudInterface>,
+    config: InterfaceConfig,
+    open: bool,
+}
+
+impl<'a> Planner<'a> {
+    fn new(snapshot: &'a Snapshot, cloud: &'a Cloud, config: &'a Config, scope: &'a Scope) -> Self {
+        let markers = (!snapshot.keeps_address_protocol).then(|| marker_table(&config.agent));
+        let mut planner = Planner {
+            snapshot,
+            cloud,
+            config,
+            scope,
+            desired: Desired { markers, ..Desired::default() },
+            tables: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            families: BTreeSet::new(),
+            group_problem: None,
+        };
+        planner.group_problem = planner.foreign_group();
+        planner.owners = planner.address_owners();
+        planner
+    }
+
+    /// A device in our link group that has no business there: somebody else uses the group.
+    fn foreign_group(&self) -> Option<Problem> {
+        let group = self.config.agent.link_group;
+        let stranger = self.snapshot.links.iter().find(|link| {
+            let mac = link.address.map(MacAddr::from);
+            let cloud_interface = mac.is_some()
+                && (mac == self.cloud.primary
+                    || mac.is_some_and(|mac| self.cloud.interfaces.contains_key(&mac)));
+            link.group == group && journal_of(link).is_none() && !cloud_interface
+        });
+        // Until the primary is known, a device in the group may be it.
+        let stranger = stranger.filter(|_| self.cloud.primary.is_some())?;
+        Some(Problem::group_in_use(group, &stranger.name))
+    }
+
+    /// Each address belongs to one interface: the one that has it, else the first that wants it.
+    fn address_owners(&self) -> BTreeMap<IpAddr, u32> {
+        let mut owners = BTreeMap::new();
+        let wants = |mac: MacAddr, ip: &IpAddr| {
+            self.cloud.interfaces.get(&mac).is_some_and(|known| known.addresses.contains(ip))
+        };
+        for candidate in self.snapshot.candidates() {
+            for address in self.snapshot.our_addresses(candidate.link.index) {
+                let ip = address.address.addr();
+                if wants(candidate.mac, &ip) {
+                    owners.entry(ip).or_insert(candidate.link.index);
+                }
+            }
+        }
+        for candidate in self.snapshot.candidates() {
+            let known = self.cloud.interfaces.get(&candidate.mac);
+            for ip in known.into_iter().flat_map(|known| &known.addresses) {
+                owners.entry(*ip).or_insert(candidate.link.index);
+            }
+        }
+        owners
+    }
+
+    fn interface(&mut self, candidate: Candidate<'a>) {
+        let (link, mac) = (candidate.link, candidate.mac);
+        let known = self.cloud.interfaces.get(&mac);
+        let names: Vec<&str> = std::iter::once(link.name.as_str())
+            .chain(link.alternative_names.iter().map(String::as_str))
+            .collect();
+        let slot = known.and_then(|known| known.slot);
+        let identity = Identity {
+            mac,
+            interface_id: known.and_then(|known| known.interface_id.as_ref()),
+            device_number: slot.map(|slot| slot.device),
+            network_card: slot.map(|slot| slot.card),
+            names: &names,
+        };
+        let subject = Subject {
+            link,
+            mac,
+            journal: journal_of(link),
+            known,
+            config: self.config.for_interface(&identity),
+            open: self.config.is_open(&identity),
+        };
+        let index = link.index;
+        let in_scope = match self.scope {
+            Scope::Everything => true,
+            Scope::Only(only) => only.contains(&index),
+            Scope::Unplug(unplug) => {
+                if unplug.contains(&index) {
+                    self.release(&subject, Role::Unmanaged, Vec::new());
+                    return;
+                }
+                false
+            }
+        };
+        if self.cloud.primary == Some(mac) {
+            self.primary(&subject, in_scope);
+        } else if !in_scope {
+            self.hold_or(&subject, Role::Waiting, Vec::new());
+        } else if !subject.config.manage && !subject.open {
+            self.release(&subject, Role::Unmanaged, Vec::new());
+        } else {
+            self.secondary(&subject);
+        }
+    }
+
+    /// A device that was plugged and is no candidate any more: a port of a bridge by now, or of a
+    /// kind that is not configured any more.
+    fn former_candidates(&mut self) {
+        let candidates: BTreeSet<u32> =
+            self.snapshot.candidates().map(|candidate| candidate.link.index).collect();
+        for (link, journal) in self.snapshot.journals() {
+            if candidates.contains(&link.index) {
+                continue;
+            }
+            let Some(mac) = link.address.map(MacAddr::from) else { continue };
+            let subject = Subject {
+                link,
+                mac,
+                journal: Some(journal),
+                known: None,
+                config: self.config.defaults.clone(),
+                open: false,
+            };
+            if *self.scope == Scope::Everything {
+                self.release(&subject, Role::Unmanaged, Vec::new());
+            } else {
+                self.hold_or(&subject, Role::Unmanaged, Vec::new());
+            }
+        }
+    }
+
+    fn primary(&mut self, subject: &Subject<'_>, in_scope: bool) {
+        let link = subject.link;
+        let mut addresses = None;
+        if let (Some(known), true) = (subject.known, in_scope) {
+            let mut own = known.addresses.clone();
+            if let Some(first) = known.first_ipv4 {
+                own.remove(&IpAddr::V4(first));
+            }
+            if !subject.config.manage {
+                own.clear();
+            }
+            own.retain(|ip| self.owners.get(ip) == Some(&link.index));
+            addresses = Some(own);
+        }
+        self.push(subject, Role::Primary, Device::Keep, addresses, Vec::new());
+    }
+
+    fn secondary(&mut self, subject: &Subject<'_>) {
+        let link = subject.link;
+        let agent = &self.config.agent;
+        let Some(known) = subject.known else {
+            let problem = match self.cloud.primary {
+                Some(_) => Problem::not_listed(),
+                None => Problem::metadata_silent(),
+            };
+            return self.hold_or(subject, Role::Waiting, vec![problem]);
+        };
+        if subject.open {
+            return self.hold_or(subject, Role::Waiting, vec![Problem::incomplete(known)]);
+        }
+        let table = match (known.slot, &subject.journal) {
+            (Some(slot), _) => slot.table(agent.table_base),
+            (None, Some(journal)) => journal.table,
+            (None, None) => {
+                return self.hold_or(subject, Role::Waiting, vec![Problem::incomplete(known)]);
+            }
+        };
+        if !known.addresses.iter().any(|ip| known.subnet_of(*ip).is_some()) {
+            return self.hold_or(subject, Role::Waiting, vec![Problem::incomplete(known)]);
+        }
+        if self.snapshot.awaiting_udev.contains(&link.index) && !link.up {
+            return self.hold_or(subject, Role::Waiting, vec![Problem::awaiting_udev()]);
+        }
+        let established = subject.journal.is_some();
+        if let Some(other) = self.tables.get(&table).copied() {
+            let other = self.snapshot.link(other).map_or("another", |link| link.name.as_str());
+            let problem = Problem::table_conflict(table, other);
+            return self.hold_or(subject, Role::Refused, vec![problem]);
+        }
+        let mut problems = Vec::new();
+        if let Some(route) = self.foreign_route(table) {
+            problems.push(Problem::table_in_use(table, &route));
+        }
+        problems.extend(self.group_problem.clone());
+        if let Some(problem) = self.primary_group_problem() {
+            problems.push(problem);
+        }
+        // What works is not taken down because somebody came to use the same number.
+        if !problems.is_empty() && !established {
+            return self.hold_or(subject, Role::Refused, problems);
+        }
+        let Some(device) = self.plugged_device(subject, known, table) else {
+            problems.push(Problem::alias_too_long());
+            return self.hold_or(subject, Role::Refused, problems);
+        };
+        if !known.complete {
+            problems.push(Problem::incomplete(known));
+        }
+        self.plug(subject, known, table, device, problems);
+    }
+
+    /// A route of somebody else in a table that shall be ours.
+    fn foreign_route(&self, table: u32) -> Option<Route> {
+        self.snapshot
+            .routes
+            .iter()
+            .find(|route| route.table == table && route.protocol != OURS)
+            .cloned()
+    }
+
+    /// The primary can be in one group only: where somebody gave it another, that stays.
+    fn primary_group_problem(&self) -> Option<Problem> {
+        let primary = self.cloud.primary?;
+        let link = self.snapshot.candidates().find(|candidate| candidate.mac == primary)?.link;
+        let ours = self.config.agent.link_group;
+        (link.group != 0 && link.group != ours)
+            .then(|| Problem::primary_in_group(&link.name, link.group, ours))
+    }
+
+    fn plugged_device(
+        &self,
+        subject: &Subject<'_>,
+        known: &CloudInterface,
+        table: u32,
+    ) -> Option<PluggedDevice> {
+        let link = subject.link;
+        let setting = |setting| self.snapshot.setting(link.index, setting);
+        let before = subject.journal.clone().unwrap_or_else(|| Journal {
+            table,
+            mtu: link.mtu,
+            group: link.group,
+            up: link.up,
+            router_advertisements: setting(ACCEPT_DEFAULT).zip(setting(ACCEPT_PREFIX)),
+            name: None,
+            alias: link.alias.clone(),
+        });
+        let name = known.interface_id.as_ref().map(ToString::to_string).filter(|name| {
+            before.name.as_ref() == Some(name)
+                || !self
+                    .snapshot
+                    .links
+                    .iter()
+                    .any(|link| link.name == *name || link.alternative_names.contains(name))
+        });
+        let journal = Journal { table, name: name.or(before.name.clone()), ..before };
+        let alias = journal.write()?;
+        let primary_mtu = || {
+            let mac = self.cloud.primary?;
+            let primary = self.snapshot.candidates().find(|candidate| candidate.mac == mac)?;
+            Some(primary.link.mtu)
+        };
+        let capped = |mtu: u32| match link.max_mtu {
+            0 => mtu,
+            most => mtu.min(most),
+        };
+        let mtu = match subject.config.mtu {
+            Mtu::Keep => None,
+            Mtu::Octets(octets) => Some(capped(octets)),
+            Mtu::Primary => primary_mtu().map(capped),
+        };
+        let mut settings = Vec::new();
+        if journal.router_advertisements.is_some() {
+            settings.extend([(ACCEPT_DEFAULT, 0), (ACCEPT_PREFIX, 0)]);
+        }
+        Some(PluggedDevice { journal, alias, group: self.config.agent.link_group, mtu, settings })
+    }
+
+    fn plug(
+        &mut self,
+        subject: &Subject<'_>,
+        known: &CloudInterface,
+        table: u32,
+        device: PluggedDevice,
+        mut problems: Vec<Problem>,
+    ) {
+        let index = subject.link.index;
+        let no_ipv6 = self.snapshot.setting(index, DISABLE_IPV6).is_some_and(|off| off != 0);
+        let mut addresses = BTreeSet::new();
+        for ip in &known.addresses {
+            if known.subnet_of(*ip).is_none() {
+                problems.push(Problem::no_subnet(*ip));
+            } else if ip.is_ipv6() && no_ipv6 {
+                problems.push(Problem::ipv6_disabled(*ip));
+            } else if self.owners.get(ip) != Some(&index) {
+                problems.push(Problem::address_elsewhere(*ip));
+            } else {
+                addresses.insert(*ip);
+            }
+        }
+        for family in Family::BOTH {
+            if addresses.iter().any(|ip| Family::of(*ip) == family) {
+                self.routes(subject, known, table, family);
+            }
+        }
+        for ip in &addresses {
+            self.source_rule(*ip, table);
+        }
+        self.tables.insert(table, index);
+        self.push_plugged(
+            subject,
+            Role::Plugged,
+            Device::Plugged(device),
+            Some(addresses),
+            table,
+            problems,
+        );
+    }
+
+    fn routes(
+        &mut self,
+        subject: &Subject<'_>,
+        known: &CloudInterface,
+        table: u32,
+        family: Family,
+    ) {
+        let index = subject.link.index;
+        let everything = family.everything();
+        let metric = match family {
+            Family::V4 => 0,
+            Family::V6 => IPV6_METRIC,
+        };
+        let mut own = Vec::new();
+        // Packets of an interface that is down go nowhere, rather than by the primary.
+        own.push(Route { metric: LAST_METRIC, ..Route::unreachable(everything, table) });
+        let mut gateway: Option<IpAddr> = None;
+        for subnet in known.subnets.iter().filter(|net| Family::of(net.addr()) == family) {
+            own.push(Route { metric, ..Route::via_interface(*subnet, table, index) });
+            gateway = gateway.or_else(|| gateway_of(*subnet));
+        }
+        if let Some(gateway) = gateway {
+            own.push(Route { metric, ..Route::via_gateway(everything, table, index, gateway) });
+            if subject.config.main_route == MainRoute::LastResort {
+                let metric = self.last_resort_metric(table, family);
+                own.push(Route { metric, ..Route::via_gateway(everything, MAIN, index, gateway) });
+            }
+        }
+        let mut taken: BTreeSet<(IpNet, u32, u8)> = own
+            .iter()
+            .filter(|route| route.table == table)
+            .map(|route| (route.destination, route.metric, route.tos))
+            .collect();
+        for route in &self.snapshot.routes {
+            let Some(mirror) = mirror(route, index, table, family) else { continue };
+            if taken.insert((mirror.destination, mirror.metric, mirror.tos)) {
+                own.push(mirror);
+            }
+        }
+        self.desired.routes.extend(own.into_iter().map(|route| Route { protocol: OURS, ..route }));
+    }
+
+    /// Behind every default route that somebody else gave main through a cloud interface.
+    fn last_resort_metric(&self, table: u32, family: Family) -> u32 {
+        let highest = self
+            .snapshot
+            .routes
+            .iter()
+            .filter(|route| {
+                route.table == MAIN
+                    && route.protocol != OURS
+                    && route.destination == family.everything()
+            })
+            .map(|route| route.metric.saturating_add(1))
+            .max();
+        let offset = table.saturating_sub(self.config.agent.table_base);
+        LAST_RESORT.max(highest.unwrap_or(0)).saturating_add(offset)
+    }
+
+    fn source_rule(&mut self, ip: IpAddr, table: u32) {
+        let family = Family::of(ip);
+        let priority = self.config.agent.rule_priority.saturating_add(SOURCE_RULES);
+        self.families.insert(family);
+        self.desired.rules.insert(Rule {
+            source: Some(IpNet::from(ip)),
+            protocol: OURS,
+            ..Rule::new(family, priority, RuleAction::Table(table))
+        });
+    }
+
+    /// What was plugged stays as it is; what was not is not touched.
+    fn hold_or(&mut self, subject: &Subject<'_>, role: Role, problems: Vec<Problem>) {
+        let Some(journal) = &subject.journal else {
+            return self.push(subject, role, Device::Keep, None, problems);
+        };
+        let table = journal.table;
+        let addresses: Vec<IpAddr> = self
+            .snapshot
+            .our_addresses(subject.link.index)
+            .map(|address| address.address.addr())
+            .collect();
+        for ip in addresses {
+            self.source_rule(ip, table);
+        }
+        for rule in self.snapshot.rules.iter().filter(|rule| rule.protocol == OURS) {
+            if rule.action == RuleAction::Table(table) {
+                self.families.insert(rule.family);
+            }
+        }
+        self.desired.kept_tables.insert(table);
+        self.desired.kept_interfaces.insert(subject.link.index);
+        self.tables.insert(table, subject.link.index);
+        self.push_plugged(subject, Role::Held, Device::Keep, None, table, problems);
+    }
+
+    fn release(&mut self, subject: &Subject<'_>, role: Role, problems: Vec<Problem>) {
+        let device = match &subject.journal {
+            Some(journal) => Device::Restored(journal.clone()),
+            None => Device::Keep,
+        };
+        self.push(subject, role, device, Some(BTreeSet::new()), problems);
+    }
+
+    fn push(
+        &mut self,
+        subject: &Subject<'_>,
+        role: Role,
+        device: Device,
+        addresses: Option<BTreeSet<IpAddr>>,
+        problems: Vec<Problem>,
+    ) {
+        self.desired.interfaces.push(DesiredInterface {
+            index: subject.link.index,
+            name: subject.link.name.clone(),
+            mac: subject.mac,
+            role,
+            device,
+            addresses,
+            slot: subject.known.and_then(|known| known.slot),
+            table: None,
+            problems,
+        });
+    }
+
+    fn push_plugged(
+        &mut self,
+        subject: &Subject<'_>,
+        role: Role,
+        device: Device,
+        addresses: Option<BTreeSet<IpAddr>>,
+        table: u32,
+        problems: Vec<Problem>,
+    ) {
+        self.push(subject, role, device, addresses, problems);
+        if let Some(last) = self.desired.interfaces.last_mut() {
+            last.table = Some(table);
+        }
+    }
+
+    fn finish(mut self) -> Desired {
+        for family in self.families.iter().copied() {
+            self.desired.rules.insert(Rule {
+                suppress_prefix_length: Some(0),
+                suppress_group: Some(self.config.agent.link_group),
+                protocol: OURS,
+                ..Rule::new(family, self.config.agent.rule_priority, RuleAction::Table(MAIN))
+            });
+        }
+        self.primary_group();
+        self.markers();
+        self.desired.interfaces.sort_by_key(|interface| interface.index);
+        self.desired
+    }
+
+    /// The primary is in the group exactly as long as somebody needs it there.
+    fn primary_group(&mut self) {
+        let needed = self
+            .desired
+            .interfaces
+            .iter()
+            .any(|interface| matches!(interface.role, Role::Plugged | Role::Held));
+        let group = self.config.agent.link_group;
+        let snapshot = self.snapshot;
+        for interface in &mut self.desired.interfaces {
+            if interface.role != Role::Primary {
+                continue;
+            }
+            let is = snapshot.link(interface.index).map_or(0, |link| link.group);
+            interface.device = match (needed, is) {
+                (true, 0) => Device::Group(group),
+                (false, is) if is == group => Device::Group(0),
+                _ => Device::Keep,
+            };
+        }
+    }
+
+    fn markers(&mut self) {
+        let Some(table) = self.desired.markers else { return };
+        let mut markers = Vec::new();
+        for interface in &self.desired.interfaces {
+            match &interface.addresses {
+                Some(addresses) => markers.extend(
+                    addresses.iter().map(|ip| marker(table, &address(interface.index, *ip))),
+                ),
+                None => markers.extend(
+                    self.snapshot
+                        .our_addresses(interface.index)
+                        .map(|address| marker(table, address)),
+                ),
+            }
+        }
+        self.desired.routes.extend(markers);
+    }
+}
+
+/// An address as we add it: alone in its prefix, so that its removal takes no other along, and
+/// usable at once.
+pub(crate) fn address(interface: u32, ip: IpAddr) -> jackfield_kernel::Address {
+    jackfield_kernel::Address {
+        interface,
+        address: IpNet::from(ip),
+        protocol: OURS,
+        flags: jackfield_kernel::AddressFlags {
+            no_prefix_route: true,
+            no_dad: ip.is_ipv6(),
+            tentative: false,
+            permanent: true,
+        },
+    }
+}
+
+fn journal_of(link: &Link) -> Option<Journal> {
+    Journal::read(link.alias.as_deref()?)
+}
+
+/// The router of a subnet.
+fn gateway_of(subnet: IpNet) -> Option<IpAddr> {
+    match subnet {
+        // EC2: "The second IP address of the subnet is reserved for the VPC router".
+        IpNet::V4(subnet) => {
+            let router = u32::from(subnet.network()).checked_add(1)?;
+            Some(Ipv4Addr::from(router).into())
+        }
+        IpNet::V6(_) => Some(IPV6_GATEWAY.into()),
+    }
+}
+
+/// The copy of one of main's routes for an interface's own table.
+fn mirror(route: &Route, interface: u32, table: u32, family: Family) -> Option<Route> {
+    let wanted = route.table == MAIN
+        && route.protocol != OURS
+        && route.family() == family
+        && route.kind == RouteKind::Unicast
+        && !route.special
+        && route.destination.prefix_len() > 0
+        && !is_link_scope(route.destination);
+    let hop = route.next_hops.iter().find(|hop| wanted && hop.interface == interface)?;
+    let hop = NextHop { on_link: hop.gateway.is_some(), ..*hop };
+    Some(Route { table, next_hops: vec![hop], protocol: OURS, ..route.clone() })
+}
+
+/// Link-local and multicast destinations: every interface has them for itself.
+fn is_link_scope(destination: IpNet) -> bool {
+    match destination {
+        IpNet::V4(net) => net.addr().is_link_local() || net.addr().is_multicast(),
+        IpNet::V6(net) => net.addr().is_unicast_link_local() || net.addr().is_multicast(),
+    }
+}

@@ -1,0 +1,190 @@
+//! The machine as something that can be looked at, planned for and changed: one pass of the flow
+//! that [`agent`](crate::agent) repeats and [`once`](crate::once) makes once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use jackfield_kernel::{Error as KernelError, Rtnetlink};
+use jackfield_metadata::{Ask, Client, Error as MetadataError, Listing, MacAddr};
+
+use crate::apply::{Applied, apply};
+use crate::cloud::{Cloud, Memory};
+use crate::config::Config;
+use crate::desired::{Desired, Scope, desired};
+use crate::plan::{Plan, plan};
+use crate::snapshot::{Snapshot, kernel_keeps_address_protocol};
+
+/// What one look at the machine shows, and what follows from it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// What it is like.
+    pub snapshot: Snapshot,
+    /// What the cloud wants, as far as it is known.
+    pub cloud: Cloud,
+    /// What it shall be like.
+    pub desired: Desired,
+    /// What is to be changed.
+    pub plan: Plan,
+}
+
+/// This machine: the network namespace of the calling thread.
+pub struct Machine {
+    kernel: Rtnetlink,
+    config: Config,
+    memory: Memory,
+    keeps_address_protocol: bool,
+    ignore_udev: BTreeSet<u32>,
+}
+
+impl Machine {
+    /// Opens the machine.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be talked to.
+    pub fn open(config: Config) -> Result<Self, KernelError> {
+        Ok(Machine {
+            kernel: Rtnetlink::open()?,
+            config,
+            memory: Memory::new(),
+            keeps_address_protocol: kernel_keeps_address_protocol(),
+            ignore_udev: BTreeSet::new(),
+        })
+    }
+
+    /// Treats the kernel as one that does not keep the protocol of an address (before Linux 5.18).
+    pub fn without_address_protocol(&mut self) {
+        self.keeps_address_protocol = false;
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What was heard of the cloud.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The port of the socket by which changes are made.
+    pub fn port(&self) -> u32 {
+        self.kernel.port()
+    }
+
+    /// How many writes were sent to the kernel so far.
+    pub fn writes(&self) -> u64 {
+        self.kernel.writes()
+    }
+
+    /// Waits no longer for udev to finish with the device.
+    pub fn ignore_udev(&mut self, interface: u32) {
+        self.ignore_udev.insert(interface);
+    }
+
+    /// Looks at the machine. Returns with it the MACs whose device came or went.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be talked to.
+    pub fn look(&mut self) -> Result<(Snapshot, Vec<MacAddr>), KernelError> {
+        let base = self.config.agent.table_base;
+        let cloud = self.memory.cloud();
+        let slots = cloud.interfaces.values().filter_map(|interface| interface.slot);
+        let tables = slots.map(|slot| slot.table(base)).collect();
+        let mut snapshot = Snapshot::read(
+            &mut self.kernel,
+            &self.config.agent,
+            &tables,
+            self.keeps_address_protocol,
+        )?;
+        self.ignore_udev.retain(|index| snapshot.link(*index).is_some());
+        snapshot.awaiting_udev.retain(|index| !self.ignore_udev.contains(index));
+        let changed = self.memory.see(&snapshot);
+        Ok((snapshot, changed))
+    }
+
+    /// Works out what follows from what the machine is like.
+    pub fn view(&self, snapshot: Snapshot, scope: &Scope) -> View {
+        let cloud = self.memory.cloud();
+        let desired = desired(&snapshot, &cloud, &self.config, scope);
+        let plan = plan(&snapshot, &desired);
+        View { snapshot, cloud, desired, plan }
+    }
+
+    /// Makes the changes.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be talked to.
+    pub fn apply(&mut self, plan: &Plan) -> Result<Applied, KernelError> {
+        apply(&mut self.kernel, plan)
+    }
+
+    /// Takes in what metadata told.
+    pub fn learn(&mut self, now: Instant, answer: &Answer) {
+        if let Some(Ok(primary)) = &answer.primary {
+            self.memory.learn_primary(*primary);
+        }
+        for (mac, listing) in &answer.interfaces {
+            if let Ok(listing) = listing {
+                self.memory.learn(now, *mac, listing);
+            }
+        }
+    }
+}
+
+/// What metadata told in one round.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// The instance's own MAC; `None` where it was not asked for.
+    pub primary: Option<Result<MacAddr, MetadataError>>,
+    /// What it told about each interface that was asked about.
+    pub interfaces: BTreeMap<MacAddr, Result<Listing, MetadataError>>,
+}
+
+impl Answer {
+    /// The first error, where there was one.
+    pub fn error(&self) -> Option<&MetadataError> {
+        let primary = self.primary.as_ref().and_then(|answer| answer.as_ref().err());
+        primary.or_else(|| self.interfaces.values().find_map(|answer| answer.as_ref().err()))
+    }
+}
+
+/// Asks metadata, until the deadline at the latest: about each of `asks`, and about those of
+/// `search` that the service lists.
+pub fn ask(
+    client: &Client,
+    asks: &[(MacAddr, Ask)],
+    search: &[MacAddr],
+    deadline: Instant,
+) -> Answer {
+    let mut answer = Answer::default();
+    let primary = client.primary(deadline);
+    let failed = primary.as_ref().err().cloned();
+    answer.primary = Some(primary);
+    if let Some(error) = failed {
+        // The service is out of reach: nothing else is asked of it in this round.
+        let macs = asks.iter().map(|(mac, _)| *mac).chain(search.iter().copied());
+        answer.interfaces = macs.map(|mac| (mac, Err(error.clone()))).collect();
+        return answer;
+    }
+    let mut asks = asks.to_vec();
+    if !search.is_empty() {
+        match client.listed(deadline) {
+            Ok(listed) => {
+                for mac in search {
+                    if listed.contains(mac) {
+                        asks.push((*mac, Ask::Everything));
+                    } else {
+                        answer.interfaces.insert(*mac, Ok(Listing::NotListed));
+                    }
+                }
+            }
+            Err(error) => {
+                answer.interfaces.extend(search.iter().map(|mac| (*mac, Err(error.clone()))));
+            }
+        }
+    }
+    if !asks.is_empty() {
+        answer.interfaces.extend(client.interfaces(&asks, deadline));
+    }
+    answer
+}

@@ -1,0 +1,358 @@
+//! One-shot commands: plug, unplug, scan, plan. Each takes one or a few passes and returns.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use jackfield_kernel::{DeviceEvents, Error as KernelError, Link};
+use jackfield_metadata::{Ask, Client, ClientOptions, Error as MetadataError, MacAddr};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::change::Change;
+use crate::config::Config;
+use crate::desired::{DesiredInterface, Role, Scope};
+use crate::machine::{Machine, View, ask};
+use crate::plan::Plan;
+use crate::snapshot::Snapshot;
+
+/// How long one round of requests may take where there is time for several.
+const ROUND: Duration = Duration::from_secs(3);
+/// Between two tries while metadata lags.
+const PAUSE: Duration = Duration::from_millis(400);
+/// How many passes a change gets to take effect.
+const PASSES: u32 = 5;
+
+/// Why a one-shot command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OnceError {
+    /// There is no such interface.
+    #[error("there is no interface '{0}'")]
+    NoSuchInterface(String),
+    /// The interface cannot be a cloud interface.
+    #[error("{name} is no device that may be a cloud interface: it is {kind}")]
+    NotACandidate {
+        /// The interface.
+        name: String,
+        /// What it is.
+        kind: String,
+    },
+    /// The interface is configured not to be managed.
+    #[error("{0} is configured not to be managed (manage = false)")]
+    Unmanaged(String),
+    /// The primary interface is never unplugged.
+    #[error("{0} is the instance's primary interface, which is never unplugged")]
+    Primary(String),
+    /// Something stands in the way that waiting does not cure, or that it did not cure in time.
+    #[error("{name}: {text}; {fix}")]
+    InTheWay {
+        /// The interface.
+        name: String,
+        /// What stands in the way.
+        text: String,
+        /// What to do about it.
+        fix: String,
+    },
+    /// Metadata did not answer.
+    #[error("{0}")]
+    Metadata(MetadataError),
+    /// The kernel refused changes.
+    #[error("the kernel refused '{change}': {reason}")]
+    Refused {
+        /// What was to be changed.
+        change: String,
+        /// The kernel's words.
+        reason: String,
+        /// True where the privilege is missing.
+        not_permitted: bool,
+    },
+    /// An agent runs, and would plug the interface again.
+    #[error("a jackfield agent runs here and would plug {0} again")]
+    AgentRuns(String),
+    /// The kernel cannot be talked to.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// What a command did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// The changes that were made.
+    pub changes: Vec<Change>,
+    /// What is left to say: interfaces that could not be plugged yet.
+    pub remarks: Vec<String>,
+}
+
+/// A machine, and the metadata service that tells what it shall be like.
+pub struct Session {
+    machine: Machine,
+    client: Client,
+}
+
+impl Session {
+    /// Opens both, for the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be talked to.
+    pub fn open(config: Config, options: ClientOptions) -> Result<Self, OnceError> {
+        Ok(Session { machine: Machine::open(config)?, client: Client::new(options) })
+    }
+
+    /// The machine.
+    pub fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// How many requests were sent to the metadata service.
+    pub fn requests(&self) -> u64 {
+        self.client.requests()
+    }
+
+    /// Asks metadata about every device that may be a cloud interface, until the deadline.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be talked to. What metadata said, also that it did not answer, is
+    /// the value.
+    pub fn crawl(&mut self, deadline: Instant) -> Result<Result<(), MetadataError>, OnceError> {
+        let (snapshot, _) = self.machine.look()?;
+        let asks: Vec<(MacAddr, Ask)> =
+            snapshot.candidates().map(|candidate| (candidate.mac, Ask::Everything)).collect();
+        // One listing tells which of many devices are cloud interfaces.
+        let search: Vec<MacAddr> = match asks.len() {
+            ..=4 => Vec::new(),
+            _ => asks.iter().map(|(mac, _)| *mac).collect(),
+        };
+        let asks = if search.is_empty() { asks } else { Vec::new() };
+        let answer = ask(&self.client, &asks, &search, deadline);
+        self.machine.learn(Instant::now(), &answer);
+        Ok(match answer.error() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        })
+    }
+
+    /// Looks at the machine and works out what follows.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be talked to.
+    pub fn view(&mut self, scope: &Scope) -> Result<View, OnceError> {
+        let (snapshot, _) = self.machine.look()?;
+        Ok(self.machine.view(snapshot, scope))
+    }
+
+    /// What would change, for all interfaces or for those that are named.
+    ///
+    /// # Errors
+    /// Where an interface is not there, or metadata or the kernel cannot be talked to.
+    pub fn plan(&mut self, names: &[String], wait: Duration) -> Result<View, OnceError> {
+        let scope = self.scope(names)?;
+        self.crawl(Instant::now() + wait)?.map_err(OnceError::Metadata)?;
+        let mut view = self.view(&scope)?;
+        if let Scope::Only(only) = &scope {
+            view.plan = view.plan.only(only);
+        }
+        Ok(view)
+    }
+
+    fn scope(&mut self, names: &[String]) -> Result<Scope, OnceError> {
+        if names.is_empty() {
+            return Ok(Scope::Everything);
+        }
+        let (snapshot, _) = self.machine.look()?;
+        let indices: Result<BTreeSet<u32>, OnceError> = names
+            .iter()
+            .map(|name| match find(&snapshot, name) {
+                Some(link) => Ok(link.index),
+                None => Err(OnceError::NoSuchInterface(name.clone())),
+            })
+            .collect();
+        Ok(Scope::Only(indices?))
+    }
+
+    /// Configures the interfaces, and returns when they are configured.
+    ///
+    /// # Errors
+    /// Where one cannot be configured within `wait`.
+    pub fn plug(&mut self, names: &[String], wait: Duration) -> Result<Report, OnceError> {
+        let scope = self.scope(names)?;
+        let Scope::Only(only) = &scope else { return Ok(Report::default()) };
+        let (snapshot, _) = self.machine.look()?;
+        for index in only {
+            check_candidate(&snapshot, *index)?;
+        }
+        let chosen = |interface: &DesiredInterface| only.contains(&interface.index);
+        self.until_settled(&scope, Instant::now() + wait, &chosen)
+    }
+
+    /// Configures every interface that is not configured, and removes what is left of those that
+    /// are gone. Interfaces that metadata lists but does not describe completely yet are waited
+    /// for; devices that it does not list are left alone.
+    ///
+    /// # Errors
+    /// Where metadata or the kernel cannot be talked to, or refuses.
+    pub fn scan(&mut self, wait: Duration) -> Result<Report, OnceError> {
+        let deadline = Instant::now() + wait;
+        let chosen = |interface: &DesiredInterface| {
+            interface.problems.iter().all(|problem| problem.code != "not-listed")
+        };
+        let report = self.until_settled(&Scope::Everything, deadline, &chosen);
+        // What is gone is cleaned up also where what is there cannot be plugged.
+        if matches!(report, Err(OnceError::Metadata(_))) {
+            let view = self.view(&Scope::Everything)?;
+            self.make(&view.plan)?;
+        }
+        report
+    }
+
+    /// Looks, asks and changes until every chosen interface is what it shall be.
+    fn until_settled(
+        &mut self,
+        scope: &Scope,
+        deadline: Instant,
+        chosen: &dyn Fn(&DesiredInterface) -> bool,
+    ) -> Result<Report, OnceError> {
+        let events = DeviceEvents::open()?;
+        let mut report = Report::default();
+        loop {
+            let round = deadline.min(Instant::now() + ROUND);
+            let heard = self.crawl(round)?;
+            let view = self.view(scope)?;
+            report.changes.extend(self.make(&view.plan)?);
+            let waiting = view.desired.interfaces.iter().find_map(|interface| {
+                let waits = chosen(interface)
+                    && matches!(interface.role, Role::Waiting | Role::Held | Role::Refused);
+                waits.then(|| (interface, interface.problems.first()))
+            });
+            let unmanaged = view
+                .desired
+                .interfaces
+                .iter()
+                .find(|interface| chosen(interface) && interface.role == Role::Unmanaged);
+            if let (Some(interface), Scope::Only(_)) = (unmanaged, scope) {
+                return Err(OnceError::Unmanaged(interface.name.clone()));
+            }
+            let Some((interface, problem)) = waiting else {
+                heard.map_err(OnceError::Metadata)?;
+                return Ok(report);
+            };
+            let lasting = interface.role == Role::Refused
+                && problem.is_some_and(|problem| problem.code != "table-conflict");
+            if lasting || Instant::now() + PAUSE >= deadline {
+                heard.map_err(OnceError::Metadata)?;
+                let (text, fix) = problem
+                    .map(|problem| (problem.text.clone(), problem.fix.clone()))
+                    .unwrap_or_default();
+                return Err(OnceError::InTheWay { name: interface.name.clone(), text, fix });
+            }
+            pause(&events);
+        }
+    }
+
+    /// Removes everything of ours for the interfaces, present or gone.
+    ///
+    /// # Errors
+    /// Where one is the primary, an agent runs that would plug it again, or the kernel refuses.
+    pub fn unplug(&mut self, names: &[String], wait: Duration) -> Result<Report, OnceError> {
+        let (snapshot, _) = self.machine.look()?;
+        let mut unplugged = BTreeSet::new();
+        let mut report = Report::default();
+        for name in names {
+            match find(&snapshot, name) {
+                None => report.remarks.push(format!("{name} is not here (any more)")),
+                Some(link) => {
+                    self.refuse_primary(&snapshot, link, wait)?;
+                    if crate::agent::is_running() {
+                        return Err(OnceError::AgentRuns(name.clone()));
+                    }
+                    unplugged.insert(link.index);
+                }
+            }
+        }
+        let view = self.view(&Scope::Unplug(unplugged))?;
+        report.changes = self.make(&view.plan)?;
+        Ok(report)
+    }
+
+    /// A device without journal that has something of ours is the primary; metadata is asked where
+    /// it may tell.
+    fn refuse_primary(
+        &mut self,
+        snapshot: &Snapshot,
+        link: &Link,
+        wait: Duration,
+    ) -> Result<(), OnceError> {
+        let plugged = snapshot.journals().any(|(with, _)| with.index == link.index);
+        if plugged {
+            return Ok(());
+        }
+        let primary = self.client.primary(Instant::now() + wait);
+        let is_primary = match &primary {
+            Ok(mac) => link.address.map(MacAddr::from) == Some(*mac),
+            // Out of reach: what has addresses of ours and no journal can only be the primary.
+            Err(_) => snapshot.our_addresses(link.index).next().is_some(),
+        };
+        if is_primary { Err(OnceError::Primary(link.name.clone())) } else { Ok(()) }
+    }
+
+    /// Makes the changes, and looks again until nothing is left of them.
+    fn make(&mut self, plan: &Plan) -> Result<Vec<Change>, OnceError> {
+        if plan.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut refused = None;
+        let mut tries = plan.clone();
+        for _ in 0..PASSES {
+            let applied = self.machine.apply(&tries)?;
+            refused =
+                applied.refused.into_iter().next().map(|(change, reason)| OnceError::Refused {
+                    change: change.to_string(),
+                    reason,
+                    not_permitted: applied.not_permitted,
+                });
+            match &refused {
+                // A device that is renamed or moved meanwhile makes a change fail that the next
+                // look does not plan any more.
+                Some(OnceError::Refused { not_permitted: false, .. }) => {}
+                _ => break,
+            }
+            let (snapshot, _) = self.machine.look()?;
+            tries.changes.retain(|change| {
+                change.interface.as_ref().is_none_or(|i| snapshot.link(i.index).is_some())
+            });
+            if tries.is_empty() {
+                refused = None;
+                break;
+            }
+        }
+        refused.map_or_else(|| Ok(plan.changes.clone()), Err)
+    }
+}
+
+/// The device of this name, alternative name or MAC.
+pub fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Link> {
+    let mac: Option<MacAddr> = name.parse().ok();
+    snapshot.links.iter().find(|link| {
+        link.name == name
+            || link.alternative_names.iter().any(|other| other == name)
+            || (mac.is_some() && link.address.map(MacAddr::from) == mac)
+    })
+}
+
+fn check_candidate(snapshot: &Snapshot, index: u32) -> Result<(), OnceError> {
+    if snapshot.candidates().any(|candidate| candidate.link.index == index) {
+        return Ok(());
+    }
+    let Some(link) = snapshot.link(index) else { return Ok(()) };
+    let kind = match (&link.kind, link.controller) {
+        (_, Some(_)) => "a port of a bridge or bond".to_owned(),
+        (Some(kind), _) => format!("of kind {kind} (see agent.device_kinds)"),
+        (None, _) => "no Ethernet device".to_owned(),
+    };
+    Err(OnceError::NotACandidate { name: link.name.clone(), kind })
+}
+
+/// Waits a little, or until udev has finished with something.
+fn pause(events: &DeviceEvents) {
+    let timeout = Timespec::try_from(PAUSE).ok();
+    let mut descriptors = [PollFd::new(events, PollFlags::IN)];
+    // An interrupted wait is a short one.
+    let _ = poll(&mut descriptors, timeout.as_ref());
+}

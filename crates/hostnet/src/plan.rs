@@ -1,0 +1,314 @@
+//! The difference between what the machine is like and what it shall be like, as changes in an
+//! order in which no address is ever usable by a wrong path: a pure function.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use jackfield_kernel::{Link, Route, Rule, RuleAction};
+use jackfield_metadata::MacAddr;
+
+use crate::change::{Change, Edit, InterfaceRef};
+use crate::desired::{Desired, DesiredInterface, Device, PluggedDevice, address};
+use crate::journal::Journal;
+use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, Snapshot};
+
+/// What is to be changed, in order.
+///
+/// What is added goes by rules, device, routes, addresses; what is removed by addresses, rules,
+/// routes, device. An address that stays while its table changes has its new rule and its new routes
+/// before the old ones go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The changes.
+    pub changes: Vec<Change>,
+}
+
+/// The steps of a plan. Their order is what is promised in [`Plan`].
+#[derive(Default)]
+struct Steps {
+    addresses_off: Vec<Change>,
+    rules_on: Vec<Change>,
+    devices_on: Vec<Change>,
+    routes_replaced: Vec<Change>,
+    routes_on: Vec<Change>,
+    rules_off: Vec<Change>,
+    routes_off: Vec<Change>,
+    devices_off: Vec<Change>,
+    addresses_on: Vec<Change>,
+}
+
+/// Compares.
+pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
+    let names = Names::new(snapshot, desired);
+    let mut steps = Steps::default();
+    for interface in &desired.interfaces {
+        if let Some(link) = snapshot.link(interface.index) {
+            device(snapshot, link, interface, &mut steps);
+        }
+    }
+    addresses(snapshot, desired, &names, &mut steps);
+    rules(snapshot, desired, &names, &mut steps);
+    routes(snapshot, desired, &names, &mut steps);
+    let Steps {
+        addresses_off,
+        rules_on,
+        devices_on,
+        routes_replaced,
+        routes_on,
+        rules_off,
+        routes_off,
+        devices_off,
+        addresses_on,
+    } = steps;
+    let order = [
+        addresses_off,
+        rules_on,
+        devices_on,
+        routes_replaced,
+        routes_on,
+        rules_off,
+        routes_off,
+        devices_off,
+        addresses_on,
+    ];
+    Plan { changes: order.into_iter().flatten().collect() }
+}
+
+impl Plan {
+    /// True where nothing is to be changed.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Only what is about these interfaces.
+    #[must_use]
+    pub fn only(mut self, interfaces: &BTreeSet<u32>) -> Self {
+        self.changes.retain(|change| {
+            change.interface.as_ref().is_none_or(|about| interfaces.contains(&about.index))
+        });
+        self
+    }
+}
+
+/// To say of each change which interface it is about.
+struct Names {
+    by_index: BTreeMap<u32, InterfaceRef>,
+    by_table: BTreeMap<u32, u32>,
+}
+
+impl Names {
+    fn new(snapshot: &Snapshot, desired: &Desired) -> Self {
+        let by_index = snapshot.links.iter().map(|link| (link.index, reference(link))).collect();
+        let mut by_table: BTreeMap<u32, u32> =
+            snapshot.journals().map(|(link, journal)| (journal.table, link.index)).collect();
+        let planned = desired.interfaces.iter().filter_map(|i| Some((i.table?, i.index)));
+        by_table.extend(planned);
+        Names { by_index, by_table }
+    }
+
+    fn interface(&self, index: u32) -> Option<InterfaceRef> {
+        self.by_index.get(&index).cloned()
+    }
+
+    fn of_route(&self, route: &Route) -> Option<InterfaceRef> {
+        match route.next_hops.first() {
+            Some(hop) => self.interface(hop.interface),
+            None => self.of_table(route.table),
+        }
+    }
+
+    fn of_rule(&self, rule: &Rule) -> Option<InterfaceRef> {
+        match rule.action {
+            RuleAction::Table(table) => self.of_table(table),
+            _ => None,
+        }
+    }
+
+    fn of_table(&self, table: u32) -> Option<InterfaceRef> {
+        self.interface(*self.by_table.get(&table)?)
+    }
+}
+
+fn reference(link: &Link) -> InterfaceRef {
+    InterfaceRef {
+        index: link.index,
+        name: link.name.clone(),
+        mac: link.address.map(MacAddr::from),
+    }
+}
+
+fn device(snapshot: &Snapshot, link: &Link, interface: &DesiredInterface, steps: &mut Steps) {
+    let change = |edit| Change { interface: Some(reference(link)), edit };
+    match &interface.device {
+        Device::Keep => {}
+        Device::Group(group) => {
+            if link.group != *group {
+                let edit = change(Edit::Group { from: link.group, to: *group });
+                // Into the group before any secondary works, out of it after the last.
+                if *group == 0 {
+                    steps.devices_off.push(edit);
+                } else {
+                    steps.devices_on.insert(0, edit);
+                }
+            }
+        }
+        Device::Plugged(device) => {
+            let edits = plugged(snapshot, link, device);
+            steps.devices_on.extend(edits.into_iter().map(change));
+        }
+        Device::Restored(journal) => {
+            let edits = restored(snapshot, link, journal);
+            steps.devices_off.extend(edits.into_iter().map(change));
+        }
+    }
+}
+
+/// The journal first: it tells how to undo the rest.
+fn plugged(snapshot: &Snapshot, link: &Link, device: &PluggedDevice) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    if link.alias.as_deref() != Some(device.alias.as_str()) {
+        edits.push(Edit::Alias { from: link.alias.clone(), to: Some(device.alias.clone()) });
+    }
+    if link.group != device.group {
+        edits.push(Edit::Group { from: link.group, to: device.group });
+    }
+    if let Some(name) = &device.journal.name
+        && !link.alternative_names.contains(name)
+    {
+        edits.push(Edit::AddName(name.clone()));
+    }
+    if let Some(mtu) = device.mtu
+        && link.mtu != mtu
+    {
+        edits.push(Edit::Mtu { from: link.mtu, to: mtu });
+    }
+    for (setting, to) in device.settings.iter().copied() {
+        if let Some(from) = snapshot.setting(link.index, setting)
+            && from != to
+        {
+            edits.push(Edit::Setting { setting, from, to });
+        }
+    }
+    if !link.up {
+        edits.push(Edit::Up { from: false, to: true });
+    }
+    edits
+}
+
+/// The journal last: as long as it is there, something may be left to undo.
+fn restored(snapshot: &Snapshot, link: &Link, journal: &Journal) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    if link.up && !journal.up {
+        edits.push(Edit::Up { from: true, to: false });
+    }
+    if let Some((default, prefix)) = journal.router_advertisements {
+        for (setting, to) in [(ACCEPT_DEFAULT, default), (ACCEPT_PREFIX, prefix)] {
+            if let Some(from) = snapshot.setting(link.index, setting)
+                && from != to
+            {
+                edits.push(Edit::Setting { setting, from, to });
+            }
+        }
+    }
+    if link.mtu != journal.mtu {
+        edits.push(Edit::Mtu { from: link.mtu, to: journal.mtu });
+    }
+    if let Some(name) = &journal.name
+        && link.alternative_names.contains(name)
+    {
+        edits.push(Edit::RemoveName(name.clone()));
+    }
+    if link.group != journal.group {
+        edits.push(Edit::Group { from: link.group, to: journal.group });
+    }
+    edits.push(Edit::Alias { from: link.alias.clone(), to: journal.alias.clone() });
+    edits
+}
+
+fn addresses(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Steps) {
+    let wanted: BTreeMap<u32, &Option<BTreeSet<IpAddr>>> =
+        desired.interfaces.iter().map(|i| (i.index, &i.addresses)).collect();
+    for is in snapshot.addresses.iter().filter(|address| address.protocol == OURS) {
+        let stays = match wanted.get(&is.interface) {
+            Some(Some(set)) => set.contains(&is.address.addr()),
+            Some(None) => true,
+            None => false,
+        };
+        if !stays {
+            steps.addresses_off.push(Change {
+                interface: names.interface(is.interface),
+                edit: Edit::RemoveAddress(is.clone()),
+            });
+        }
+    }
+    let present: BTreeSet<(u32, IpAddr)> =
+        snapshot.addresses.iter().map(|is| (is.interface, is.address.addr())).collect();
+    for interface in &desired.interfaces {
+        for ip in interface.addresses.iter().flatten() {
+            // Whoever added it, with whatever prefix length: it is there.
+            if !present.contains(&(interface.index, *ip)) {
+                steps.addresses_on.push(Change {
+                    interface: names.interface(interface.index),
+                    edit: Edit::AddAddress(address(interface.index, *ip)),
+                });
+            }
+        }
+    }
+}
+
+fn rules(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Steps) {
+    let mut present = BTreeSet::new();
+    for is in snapshot.rules.iter().filter(|rule| rule.protocol == OURS) {
+        let kept = match is.action {
+            RuleAction::Table(table) => desired.kept_tables.contains(&table),
+            _ => false,
+        };
+        // The kernel can hold the same rule twice; one is enough.
+        let first = present.insert(is);
+        if (!desired.rules.contains(is) && !kept) || !first {
+            let edit = Edit::RemoveRule(is.clone());
+            steps.rules_off.push(Change { interface: names.of_rule(is), edit });
+        }
+    }
+    for rule in desired.rules.iter().filter(|rule| !present.contains(rule)) {
+        let edit = Edit::AddRule(rule.clone());
+        steps.rules_on.push(Change { interface: names.of_rule(rule), edit });
+    }
+}
+
+fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Steps) {
+    type Key = (ipnet::IpNet, u32, u32, u8);
+    let key = |route: &Route| -> Key { (route.destination, route.table, route.metric, route.tos) };
+    let wanted: BTreeMap<Key, &Route> = desired.routes.iter().map(|r| (key(r), r)).collect();
+    let present: BTreeSet<&Route> =
+        snapshot.routes.iter().filter(|route| route.protocol == OURS).collect();
+    for is in present.iter().copied().filter(|is| !desired.routes.contains(is)) {
+        let kept = desired.kept_tables.contains(&is.table)
+            || (is.table == MAIN
+                && is.next_hops.iter().any(|h| desired.kept_interfaces.contains(&h.interface)));
+        if kept {
+            continue;
+        }
+        let removal = Change { interface: names.of_route(is), edit: Edit::RemoveRoute(is.clone()) };
+        // The kernel has room for one route of this destination and metric.
+        if wanted.contains_key(&key(is)) {
+            steps.routes_replaced.push(removal);
+        } else {
+            steps.routes_off.push(removal);
+        }
+    }
+    // A subnet before what is reached through it.
+    let mut missing: Vec<&Route> =
+        desired.routes.iter().filter(|route| !present.contains(route)).collect();
+    missing.sort_by_key(|route| (route.table, route.next_hops.iter().any(|h| h.gateway.is_some())));
+    for route in missing {
+        let taken = snapshot
+            .routes
+            .iter()
+            .any(|is| is.protocol != OURS && key(is) == key(route) && is.tos == route.tos);
+        if !taken {
+            let edit = Edit::AddRoute(route.clone());
+            steps.routes_on.push(Change { interface: names.of_route(route), edit });
+        }
+    }
+}

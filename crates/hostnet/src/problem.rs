@@ -1,0 +1,148 @@
+//! What stands in the way of an interface, said so that somebody can do something about it.
+
+use std::net::IpAddr;
+
+use jackfield_kernel::Route;
+use serde::Serialize;
+
+use crate::cloud::CloudInterface;
+
+/// Something that is wrong with an interface, or that it waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// A stable word to match on.
+    pub code: &'static str,
+    /// What is wrong.
+    pub text: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl Problem {
+    fn new(code: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Problem { code, text: text.into(), fix: fix.into() }
+    }
+
+    pub(crate) fn group_in_use(group: u32, by: &str) -> Self {
+        Self::new(
+            "group-in-use",
+            format!("link group {group} is used by {by}, which is no cloud interface"),
+            "set agent.link_group to a group that nothing uses, or take the device out of it",
+        )
+    }
+
+    pub(crate) fn primary_in_group(name: &str, group: u32, ours: u32) -> Self {
+        Self::new(
+            "primary-in-group",
+            format!("the primary interface {name} is in link group {group} already"),
+            format!("take it out of that group, or set agent.link_group to {group} (it is {ours})"),
+        )
+    }
+
+    pub(crate) fn table_in_use(table: u32, route: &Route) -> Self {
+        Self::new(
+            "table-in-use",
+            format!(
+                "routing table {table} holds a route of somebody else (to {}, protocol {})",
+                route.destination, route.protocol
+            ),
+            "remove that route, or set agent.table_base to a range of tables that nothing uses",
+        )
+    }
+
+    pub(crate) fn table_conflict(table: u32, other: &str) -> Self {
+        Self::new(
+            "table-conflict",
+            format!("routing table {table} is {other}'s: metadata gives both the same place"),
+            "wait: metadata may be late; where it stays so, one of them has to be re-attached",
+        )
+    }
+
+    pub(crate) fn alias_too_long() -> Self {
+        Self::new(
+            "alias-too-long",
+            "the device's alias leaves no room for what it was like before",
+            "shorten the alias to 100 octets",
+        )
+    }
+
+    pub(crate) fn not_listed() -> Self {
+        Self::new(
+            "not-listed",
+            "metadata does not list this MAC",
+            "wait: a new attachment is listed within some 30 s; a device that is no cloud \
+             interface is left alone",
+        )
+    }
+
+    pub(crate) fn metadata_silent() -> Self {
+        Self::new(
+            "metadata-silent",
+            "the metadata service has not answered yet",
+            "make sure that the instance metadata service is on and reachable (IMDSv2)",
+        )
+    }
+
+    pub(crate) fn incomplete(known: &CloudInterface) -> Self {
+        let mut missing = known.unknown.clone();
+        if known.slot.is_none() {
+            missing.push("device-number or network-card is not there yet".to_owned());
+        }
+        if !known.addresses.iter().any(|ip| known.subnet_of(*ip).is_some()) {
+            missing.push("no address with its subnet yet".to_owned());
+        }
+        Self::new(
+            "metadata-incomplete",
+            format!("metadata is not complete: {}", missing.join("; ")),
+            "wait: it is asked again until it is",
+        )
+    }
+
+    pub(crate) fn awaiting_udev() -> Self {
+        Self::new(
+            "awaiting-udev",
+            "udev has not finished with the device, and may rename it",
+            "wait; where it stays so, see 'udevadm monitor' and the rules for network devices",
+        )
+    }
+
+    pub(crate) fn no_subnet(ip: IpAddr) -> Self {
+        Self::new(
+            "no-subnet",
+            format!("{ip} lies in no subnet that metadata names for the interface"),
+            "wait: the subnet may be late",
+        )
+    }
+
+    pub(crate) fn ipv6_disabled(ip: IpAddr) -> Self {
+        Self::new(
+            "ipv6-disabled",
+            format!("{ip} is not added: IPv6 is switched off on the device"),
+            "set net.ipv6.conf.<interface>.disable_ipv6 to 0",
+        )
+    }
+
+    pub(crate) fn address_elsewhere(ip: IpAddr) -> Self {
+        Self::new(
+            "address-elsewhere",
+            format!("{ip} is still another interface's"),
+            "wait: it moves when metadata lists it for one interface only",
+        )
+    }
+
+    pub(crate) fn to_change(changes: usize) -> Self {
+        Self::new(
+            "not-as-desired",
+            format!("{changes} changes are to be made"),
+            "see 'jackfield plan'; 'jackfield run' or 'jackfield scan' makes them",
+        )
+    }
+
+    pub(crate) fn metadata_failed(text: String) -> Self {
+        Self::new(
+            "metadata-unreachable",
+            text,
+            "make sure that the instance metadata service is on and reachable (IMDSv2)",
+        )
+    }
+}

@@ -1,0 +1,199 @@
+//! What the machine is like at one instant, as far as it matters here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jackfield_kernel::sysctl::{self, Setting};
+use jackfield_kernel::{
+    Address, Error, Family, Link, Route, RouteFilter, RouteKind, Rtnetlink, Rule,
+};
+use jackfield_metadata::MacAddr;
+
+use crate::config::AgentConfig;
+use crate::journal::Journal;
+
+/// The protocol number of everything that is ours: addresses, routes and rules.
+pub const OURS: u8 = 106;
+
+/// Table main.
+pub const MAIN: u32 = 254;
+
+/// IPv6: whether a router advertisement gives table main a default route.
+pub const ACCEPT_DEFAULT: Setting = Setting { family: Family::V6, name: "accept_ra_defrtr" };
+/// IPv6: whether a router advertisement gives table main the subnet.
+pub const ACCEPT_PREFIX: Setting = Setting { family: Family::V6, name: "accept_ra_pinfo" };
+/// IPv6: whether the interface has none.
+pub const DISABLE_IPV6: Setting = Setting { family: Family::V6, name: "disable_ipv6" };
+
+const SETTINGS: [Setting; 3] = [ACCEPT_DEFAULT, ACCEPT_PREFIX, DISABLE_IPV6];
+
+/// What the machine is like.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// Every device.
+    pub links: Vec<Link>,
+    /// Every address. What is ours says so by its protocol, also on a kernel that does not keep it.
+    pub addresses: Vec<Address>,
+    /// Our routes in every table, main's routes through candidates, and everything in tables that
+    /// we use or are about to use.
+    pub routes: Vec<Route>,
+    /// Every rule.
+    pub rules: Vec<Rule>,
+    /// Settings of candidates, by interface index.
+    pub settings: BTreeMap<(u32, Setting), i32>,
+    /// Devices that udev has not finished with, where udev runs.
+    pub awaiting_udev: BTreeSet<u32>,
+    /// Which kinds of device may be cloud interfaces.
+    pub device_kinds: Vec<String>,
+    /// True where the kernel keeps an address's protocol (Linux 5.18); otherwise what is ours is
+    /// told by markers in the table that [`marker_table`] names.
+    pub keeps_address_protocol: bool,
+}
+
+/// A device that may be a cloud interface.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The device.
+    pub link: &'a Link,
+    /// Its MAC.
+    pub mac: MacAddr,
+}
+
+/// The table of markers: for each address of ours a route that nobody looks up, where the kernel
+/// does not keep an address's protocol.
+pub fn marker_table(agent: &AgentConfig) -> u32 {
+    agent.table_base.saturating_sub(1)
+}
+
+/// The marker of an address.
+pub fn marker(table: u32, address: &Address) -> Route {
+    let host = ipnet::IpNet::from(address.address.addr());
+    Route {
+        kind: RouteKind::Blackhole,
+        metric: address.interface,
+        protocol: OURS,
+        ..Route::unreachable(host, table)
+    }
+}
+
+impl Snapshot {
+    /// Looks at the machine, in the calling thread's network namespace. `tables`: the tables that
+    /// are about to be used.
+    ///
+    /// # Errors
+    /// Where the conversation with the kernel fails.
+    pub fn read(
+        kernel: &mut Rtnetlink,
+        agent: &AgentConfig,
+        tables: &BTreeSet<u32>,
+        keeps_address_protocol: bool,
+    ) -> Result<Self, Error> {
+        let mut snapshot = Snapshot {
+            links: Link::list(kernel)?,
+            device_kinds: agent.device_kinds.clone(),
+            keeps_address_protocol,
+            ..Snapshot::default()
+        };
+        let candidates: Vec<(u32, String)> = snapshot
+            .candidates()
+            .map(|candidate| (candidate.link.index, candidate.link.name.clone()))
+            .collect();
+        let mut tables = tables.clone();
+        tables.extend(snapshot.journals().map(|(_, journal)| journal.table));
+        for family in Family::BOTH {
+            if !family_is_there(family) {
+                continue;
+            }
+            snapshot.addresses.extend(Address::list(kernel, family)?);
+            snapshot.rules.extend(Rule::list(kernel, family)?);
+            let ours = RouteFilter { protocol: Some(OURS), ..RouteFilter::default() };
+            let mut routes = Route::list(kernel, family, ours)?;
+            for (interface, _) in &candidates {
+                // By interface: main may hold the whole Internet.
+                let filter = RouteFilter {
+                    table: Some(MAIN),
+                    interface: Some(*interface),
+                    ..RouteFilter::default()
+                };
+                routes.extend(Route::list(kernel, family, filter)?);
+            }
+            for table in &tables {
+                let filter = RouteFilter { table: Some(*table), ..RouteFilter::default() };
+                routes.extend(Route::list(kernel, family, filter)?);
+            }
+            snapshot.routes.extend(routes);
+        }
+        snapshot.routes.sort();
+        snapshot.routes.dedup();
+        if !keeps_address_protocol {
+            snapshot.believe_markers(marker_table(agent));
+        }
+        let udev = jackfield_kernel::udev_runs();
+        for (index, name) in candidates {
+            if udev && !jackfield_kernel::udev_has_finished(index) {
+                snapshot.awaiting_udev.insert(index);
+            }
+            for setting in SETTINGS {
+                if let Some(value) = sysctl::read(index, &name, setting)? {
+                    snapshot.settings.insert((index, setting), value);
+                }
+            }
+        }
+        Ok(snapshot)
+    }
+
+    fn believe_markers(&mut self, table: u32) {
+        for address in &mut self.addresses {
+            let marker = marker(table, address);
+            address.protocol = if self.routes.contains(&marker) { OURS } else { 0 };
+        }
+    }
+
+    /// The devices that may be cloud interfaces: the first one of each MAC.
+    pub fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
+        let mut seen = BTreeSet::new();
+        self.links.iter().filter_map(move |link| {
+            let mac = MacAddr::from(link.address?);
+            let kind = link.kind.as_deref().unwrap_or("physical");
+            let may_be = link.ethernet
+                && self.device_kinds.iter().any(|accepted| accepted == kind)
+                // A port of a bridge or bond belongs to that.
+                && link.controller.is_none();
+            (may_be && seen.insert(mac)).then_some(Candidate { link, mac })
+        })
+    }
+
+    /// The devices that have a journal of ours, whatever they are now.
+    pub fn journals(&self) -> impl Iterator<Item = (&Link, Journal)> {
+        self.links.iter().filter_map(|link| Some((link, Journal::read(link.alias.as_deref()?)?)))
+    }
+
+    /// Our addresses on an interface.
+    pub fn our_addresses(&self, interface: u32) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(move |a| a.interface == interface && a.protocol == OURS)
+    }
+
+    /// A setting of an interface; `None` where the kernel does not have it.
+    pub fn setting(&self, interface: u32, setting: Setting) -> Option<i32> {
+        self.settings.get(&(interface, setting)).copied()
+    }
+
+    /// The device of this index.
+    pub fn link(&self, interface: u32) -> Option<&Link> {
+        self.links.iter().find(|link| link.index == interface)
+    }
+}
+
+fn family_is_there(family: Family) -> bool {
+    // A kernel without IPv6 refuses its rules, and has none of its files.
+    family == Family::V4 || std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Whether this kernel keeps the protocol of an address (Linux 5.18).
+pub fn kernel_keeps_address_protocol() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (5, 18),
+        _ => false,
+    }
+}

@@ -1,0 +1,179 @@
+//! What is plugged, how, and what is wrong: the answer of `jackfield status`.
+
+use std::time::Instant;
+
+use jackfield_metadata::Error as MetadataError;
+use serde::Serialize;
+
+use crate::change::Change;
+use crate::desired::{DesiredInterface, Role};
+use crate::machine::{Machine, View};
+use crate::problem::Problem;
+use crate::snapshot::OURS;
+
+/// The state of all interfaces that may be cloud interfaces.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Version of the format: 1.
+    pub version: u32,
+    /// The interfaces, by index.
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// The state of one interface.
+#[derive(Debug, Clone, Serialize)]
+pub struct InterfaceStatus {
+    /// Name.
+    pub name: String,
+    /// Interface index.
+    pub ifindex: u32,
+    /// MAC.
+    pub mac: String,
+    /// Cloud interface ID, once known.
+    pub interface_id: Option<String>,
+    /// Device number, once known.
+    pub device_number: Option<u32>,
+    /// Network card, once known.
+    pub network_card: Option<u32>,
+    /// Whether it is the instance's own.
+    pub primary: bool,
+    /// Whether it is configured to be managed.
+    pub managed: bool,
+    /// Who configures it.
+    pub owner: &'static str,
+    /// What it is in.
+    pub state: State,
+    /// Its routing table.
+    pub table: Option<u32>,
+    /// Its link group.
+    pub group: u32,
+    /// Its MTU, octets.
+    pub mtu: u32,
+    /// Its addresses; those of a secondary interface that are ours, all of the primary.
+    pub addresses: Vec<String>,
+    /// Delegated prefixes that are routed.
+    pub prefixes: Vec<String>,
+    /// Seconds since metadata last told something of it.
+    pub metadata_age_s: Option<u64>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// What an interface is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it shall be.
+    Configured,
+    /// On its way there, or waiting for something.
+    Pending,
+    /// On its way back to what it was.
+    Removing,
+    /// Not for us.
+    Unmanaged,
+    /// Somebody else's.
+    Foreign,
+    /// Something stands in the way that waiting does not cure.
+    Error,
+}
+
+impl State {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Configured => "configured",
+            State::Pending => "pending",
+            State::Removing => "removing",
+            State::Unmanaged => "unmanaged",
+            State::Foreign => "foreign",
+            State::Error => "error",
+        }
+    }
+}
+
+/// Puts together what is to be said. `metadata`: why the service was not heard, where it was not.
+pub fn status(
+    machine: &Machine,
+    view: &View,
+    metadata: Option<&MetadataError>,
+    now: Instant,
+) -> Status {
+    let interfaces = view
+        .desired
+        .interfaces
+        .iter()
+        .filter_map(|interface| interface_status(machine, view, interface, metadata, now))
+        .collect();
+    Status { version: 1, interfaces }
+}
+
+fn interface_status(
+    machine: &Machine,
+    view: &View,
+    interface: &DesiredInterface,
+    metadata: Option<&MetadataError>,
+    now: Instant,
+) -> Option<InterfaceStatus> {
+    let link = view.snapshot.link(interface.index)?;
+    let known = view.cloud.interfaces.get(&interface.mac);
+    let changes: Vec<&Change> = view
+        .plan
+        .changes
+        .iter()
+        .filter(|change| change.interface.as_ref().is_some_and(|i| i.index == interface.index))
+        .collect();
+    let mut problems = interface.problems.clone();
+    if let Some(error) = metadata {
+        problems.push(Problem::metadata_failed(error.to_string()));
+    }
+    if !changes.is_empty() {
+        problems.push(Problem::to_change(changes.len()));
+    }
+    let primary = interface.role == Role::Primary;
+    let addresses = view
+        .snapshot
+        .addresses
+        .iter()
+        .filter(|address| address.interface == link.index)
+        .filter(|address| address.protocol == OURS || primary)
+        .map(|address| address.address.to_string())
+        .collect();
+    let (owner, managed) = match interface.role {
+        Role::Primary => ("system", true),
+        Role::Plugged | Role::Held => ("jackfield", true),
+        Role::Waiting | Role::Refused => ("none", true),
+        Role::Unmanaged => ("none", false),
+    };
+    Some(InterfaceStatus {
+        name: link.name.clone(),
+        ifindex: link.index,
+        mac: interface.mac.to_string(),
+        interface_id: known.and_then(|known| known.interface_id.as_ref()).map(ToString::to_string),
+        device_number: interface.slot.map(|slot| slot.device),
+        network_card: interface.slot.map(|slot| slot.card),
+        primary,
+        managed,
+        owner,
+        state: state(interface.role, &changes),
+        table: interface.table,
+        group: link.group,
+        mtu: link.mtu,
+        addresses,
+        prefixes: Vec::new(),
+        metadata_age_s: machine
+            .memory()
+            .heard(interface.mac)
+            .map(|heard| now.saturating_duration_since(heard).as_secs()),
+        problems,
+    })
+}
+
+fn state(role: Role, changes: &[&Change]) -> State {
+    match (role, changes.is_empty()) {
+        (Role::Primary | Role::Plugged | Role::Held, true) => State::Configured,
+        (Role::Primary | Role::Plugged | Role::Held, false) | (Role::Waiting, _) => State::Pending,
+        (Role::Unmanaged, true) => State::Unmanaged,
+        (Role::Unmanaged, false) => State::Removing,
+        (Role::Refused, _) => State::Error,
+    }
+}

@@ -1,0 +1,11 @@
+//! `jackfield run`.
+
+use crate::arguments::Arguments;
+use crate::commands::{client_options, config, require_privilege};
+use crate::failure::Failure;
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = config(arguments)?;
+    require_privilege()?;
+    Ok(jackfield_hostnet::agent::run(config, client_options(arguments))?)
+}
