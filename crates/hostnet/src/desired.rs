@@ -19,7 +19,7 @@ use crate::snapshot::{
 };
 
 /// The router that every EC2 subnet has for IPv6.
-const IPV6_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xec2, 0, 0, 1);
+const IPV6_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
 /// The metric that the kernel gives an IPv6 route for which nobody says one.
 const IPV6_METRIC: u32 = 1024;
 /// Behind every other route of a table.
@@ -633,8 +633,9 @@ impl<'a> Planner<'a> {
             .any(|interface| matches!(interface.role, Role::Plugged | Role::Held));
         let group = self.config.agent.link_group;
         let snapshot = self.snapshot;
+        let unnamed = self.unnamed_primary();
         for interface in &mut self.desired.interfaces {
-            if interface.role != Role::Primary {
+            if interface.role != Role::Primary && Some(interface.index) != unnamed {
                 continue;
             }
             let is = snapshot.link(interface.index).map_or(0, |link| link.group);
@@ -643,6 +644,26 @@ impl<'a> Planner<'a> {
                 (false, is) if is == group => Device::Group(0),
                 _ => Device::Keep,
             };
+        }
+    }
+
+    /// Who must be the primary where something that was plugged is unplugged and metadata is silent:
+    /// nothing is plugged while anybody but the primary and plugged interfaces is in the group.
+    fn unnamed_primary(&self) -> Option<u32> {
+        let Scope::Unplug(unplugged) = self.scope else { return None };
+        let was_plugged = self.snapshot.journals().any(|(link, _)| unplugged.contains(&link.index));
+        if self.cloud.primary.is_some() || !was_plugged {
+            return None;
+        }
+        let group = self.config.agent.link_group;
+        let mut others = self
+            .snapshot
+            .candidates()
+            .map(|candidate| candidate.link)
+            .filter(|link| link.group == group && journal_of(link).is_none());
+        match (others.next(), others.next()) {
+            (Some(link), None) => Some(link.index),
+            _ => None,
         }
     }
 
