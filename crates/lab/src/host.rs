@@ -1,11 +1,13 @@
 //! A host: a network namespace with its loopback up, in which things can be run.
 
 use crate::error::{Attempt, LabError, Result};
+use crate::mounts::Mounts;
 use jackfield_kernel::{
     Address, AddressFlags, Family, Link, LinkChange, Namespace, Request, Rtnetlink,
 };
 use std::ffi::OsStr;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::process::{Child, Command};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Host {
     name: String,
     namespace: Namespace,
+    mounts: Option<Mounts>,
     kernel: Mutex<Kernel>,
 }
 
@@ -36,12 +39,21 @@ impl Host {
     ///
     /// Without the right to make namespaces.
     pub fn new(name: impl Into<String>) -> Result<Self> {
-        let name = name.into();
+        Self::make(name.into(), false)
+    }
+
+    /// A host that has a /run and a /sys of its own besides.
+    pub(crate) fn with_mounts(name: impl Into<String>) -> Result<Self> {
+        Self::make(name.into(), true)
+    }
+
+    fn make(name: String, with_mounts: bool) -> Result<Self> {
         let attempt = || format!("make the namespace of '{name}'");
         let namespace = Namespace::anonymous().attempt(attempt)?;
         let socket = Rtnetlink::open_in(&namespace).attempt(attempt)?;
         let kernel = Mutex::new(Kernel { host: name.clone(), socket });
-        let host = Self { name, namespace, kernel };
+        let mounts = with_mounts.then(|| Mounts::new(&namespace)).transpose()?;
+        let host = Self { name, namespace, mounts, kernel };
         // What a new namespace takes over from the machine's own differs from machine to machine.
         host.set_sysctl("net/ipv4/ip_forward", "0")?;
         for which in ["all", "default"] {
@@ -70,17 +82,23 @@ impl Host {
     ///
     /// Where the namespace cannot be entered; `work` has then not run.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        self.namespace.run(work).attempt(|| format!("run something in '{}'", self.name))
+        let attempt = || format!("run something in '{}'", self.name);
+        let ran = self.namespace.run(|| {
+            self.mounts.as_ref().map_or(Ok(()), Mounts::enter)?;
+            Ok::<T, std::io::Error>(work())
+        });
+        ran.attempt(attempt)?.attempt(attempt)
     }
 
-    /// A command that will start in the host.
+    /// A command that will start in the host, in the directory `/`.
     ///
     /// # Errors
     ///
     /// Where no file descriptor is left.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let mut command = Command::new(program);
-        let started = self.namespace.start_inside(&mut command, None);
+        let started =
+            self.namespace.start_inside(&mut command, self.mounts.as_ref().map(AsFd::as_fd));
         started.attempt(|| format!("prepare a command in '{}'", self.name))?;
         Ok(command)
     }

@@ -3,8 +3,9 @@
 use crate::emulator::CloudInterface;
 use crate::error::Result;
 use crate::fabric::MAIN;
-use crate::host::{self, Host};
+use crate::host::{self, Host, Process};
 use crate::lab::Lab;
+use crate::udev;
 use ipnet::IpNet;
 use jackfield_kernel::{Family, LinkChange, Route, VethEnd, bridge, veth_pair};
 use std::cell::Cell;
@@ -14,6 +15,8 @@ use std::ops::Deref;
 /// A machine of the cloud. Dropped, its interfaces are pulled and stay in the cloud.
 #[derive(Debug)]
 pub struct Instance {
+    /// Ended before the rest of the instance.
+    udev: Option<Process>,
     host: Host,
     lab: Lab,
     id: String,
@@ -22,7 +25,7 @@ pub struct Instance {
 
 impl Instance {
     pub(crate) fn new(lab: Lab, host: Host, id: String, primary: CloudInterface) -> Self {
-        Self { host, lab, id, primary }
+        Self { udev: None, host, lab, id, primary }
     }
 
     /// The ID by which the metadata service knows it: `i-` and its name.
@@ -35,6 +38,28 @@ impl Instance {
     #[must_use]
     pub fn primary(&self) -> &CloudInterface {
         &self.primary
+    }
+
+    /// Starts a real systemd-udevd in the instance: with the machine's rules and, besides, these
+    /// files, each a name like `70-names.rules` and its text. Events of what is there already are
+    /// handled when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no udevd, or the process is not root on this machine.
+    pub fn start_udev(&mut self, rules: &[(&str, &str)]) -> Result<()> {
+        self.udev = None;
+        self.udev = Some(udev::start(&self.host, rules)?);
+        Ok(())
+    }
+
+    /// Waits until udevd has handled all events so far.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not run.
+    pub fn settle_udev(&self) -> Result<()> {
+        udev::settle(&self.host)
     }
 
     /// Makes a bridge like docker0, with the first address of each network, and lets the instance
@@ -70,6 +95,7 @@ impl Deref for Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        self.udev = None;
         let cloud = self.lab.cloud();
         for mac in cloud.attached_to(&self.id) {
             // All that can be wrong is that it is gone already.

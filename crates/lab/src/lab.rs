@@ -1,10 +1,11 @@
 //! The lab: a cloud on this machine.
 
-use crate::emulator::{Cloud, CloudInterface, Emulator, Lag, MacAddr, Subnet};
+use crate::emulator::{Cloud, CloudInterface, Emulator, MacAddr, Subnet};
 use crate::error::{Attempt, Result};
 use crate::fabric::{Fabric, GATEWAY_IPV6, MAIN, Violation};
 use crate::host::{self, Host};
 use crate::instance::Instance;
+use crate::plug::{Plug, Plugged};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jackfield_kernel::{Family, LinkChange, Route};
 use std::collections::BTreeMap;
@@ -39,55 +40,6 @@ struct Given {
     interfaces: u32,
     clients: u32,
     hosts: BTreeMap<String, u32>,
-}
-
-/// How an interface is plugged in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plug {
-    device_number: u32,
-    network_card: Option<u32>,
-    name: Option<String>,
-    lag: Lag,
-}
-
-impl Plug {
-    /// As this device, named `ethN` after it, its metadata there at once.
-    #[must_use]
-    pub fn new(device_number: u32) -> Self {
-        Self { device_number, network_card: None, name: None, lag: Lag::none() }
-    }
-
-    /// On this network card.
-    #[must_use]
-    pub fn on_card(mut self, network_card: u32) -> Self {
-        self.network_card = Some(network_card);
-        self
-    }
-
-    /// Named so by the kernel.
-    #[must_use]
-    pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
-    /// With metadata that lags.
-    #[must_use]
-    pub fn with_lag(mut self, lag: Lag) -> Self {
-        self.lag = lag;
-        self
-    }
-}
-
-/// An interface that was plugged in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plugged {
-    /// The name that the kernel gave it.
-    pub name: String,
-    /// Just before the kernel was told to make it.
-    pub began: Instant,
-    /// When it was there.
-    pub appeared: Instant,
 }
 
 impl Lab {
@@ -208,7 +160,7 @@ impl Lab {
     }
 
     /// A new instance with a primary interface `eth0` in the subnet, configured as DHCP would have
-    /// done it: nothing of ours is needed for it to work.
+    /// done it: nothing of ours is needed for it to work. It has a /run and a /sys of its own.
     ///
     /// # Errors
     ///
@@ -216,7 +168,8 @@ impl Lab {
     pub fn instance(&self, name: &str, subnet: &Subnet) -> Result<Instance> {
         let primary = self.interface(subnet, 1)?;
         let id = format!("i-{name}");
-        let instance = Instance::new(self.clone(), Host::new(name)?, id.clone(), primary.clone());
+        let instance =
+            Instance::new(self.clone(), Host::with_mounts(name)?, id.clone(), primary.clone());
         self.0.cloud.add_instance(id, primary.mac);
         self.attach(&instance, primary.mac, &Plug::new(0))?;
         configure(&instance, "eth0", &primary)?;
@@ -329,6 +282,18 @@ impl Lab {
     pub fn remove_prefix(&self, mac: MacAddr, prefix: IpNet) -> Result<()> {
         self.0.cloud.remove_prefix(mac, prefix)?;
         self.tell(mac)
+    }
+
+    /// Routes a network through an interface, whose instance is to forward it: a route in the
+    /// cloud's table, and no source check for that network. The metadata service shows none of
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// Where the interface is unknown, or another one has the network.
+    pub fn route_through(&self, mac: MacAddr, network: IpNet) -> Result<()> {
+        let record = self.0.cloud.interface(mac)?;
+        self.fabric().route_through(&record, network)
     }
 
     fn tell(&self, mac: MacAddr) -> Result<()> {

@@ -40,13 +40,17 @@ mod fabric;
 mod host;
 mod instance;
 mod lab;
+mod mounts;
+mod plug;
 pub mod probe;
+mod udev;
 
 pub use error::{LabError, Result};
 pub use fabric::Violation;
 pub use host::{Host, Process};
 pub use instance::{Bridge, Container, Instance};
-pub use lab::{Lab, Plug, Plugged};
+pub use lab::Lab;
+pub use plug::{Plug, Plugged};
 
 /// Moves the process into a user namespace in which it may make labs without being root. To be
 /// called while the process has one thread.

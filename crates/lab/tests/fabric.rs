@@ -2,14 +2,16 @@
 //! an administrator would.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use ipnet::IpNet;
 use jackfield_kernel::{
-    Address, AddressFlags, Family, LinkChange, Request, Route, Rule, RuleAction,
+    Address, AddressFlags, Family, Link, LinkChange, Request, Route, Rule, RuleAction,
 };
 use jackfield_lab::emulator::{CloudInterface, Subnet};
 use jackfield_lab::probe::{Echo, FirstAnswers, PacketStream, ProbeError, Transport, probe};
 use jackfield_lab::{Host, Instance, Lab, Plug, Violation};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -355,4 +357,79 @@ fn an_interface_can_be_described_in_full() {
     let path = format!("/latest/meta-data/network/interfaces/macs/{}/", record.mac);
     let listed = ask(&a, ip("169.254.169.254"), &path);
     assert!(!listed.contains("ipv4") && listed.contains("network-card"), "{listed}");
+}
+
+#[test]
+fn a_network_behind_an_instance_is_reached_by_a_static_route() {
+    let (lab, a) = lab();
+    let router = lab.client(&lab.subnet(1)).unwrap();
+    let networks = ["192.168.50.0/24".parse().unwrap(), "2001:db8:50::/64".parse().unwrap()];
+    let bridge = router.bridge("lan", &networks).unwrap();
+    let behind = bridge.container("behind").unwrap();
+    let index = a.link("eth0").unwrap().index;
+    let routes = networks.map(|network: IpNet| {
+        let gateways = router.primary().addresses();
+        let gateway =
+            gateways.into_iter().find(|gateway| network.addr().is_ipv4() == gateway.is_ipv4());
+        Route::via_gateway(network, 254, index, gateway.unwrap()).add()
+    });
+    a.apply("static routes", &routes).unwrap();
+    let own = all(a.primary());
+    let _ours = Echo::start(&a, &own).unwrap();
+    let _theirs = Echo::start(&behind, behind.addresses()).unwrap();
+    let answer = probe(&behind, None, Echo::at(own[0]), Transport::Udp, SHORT);
+    assert_eq!(answer, Err(ProbeError::NoAnswer), "the source check is on");
+    assert!(!lab.violations().is_empty());
+    let before = lab.violations().len();
+    for network in networks {
+        lab.route_through(router.primary().mac, network).unwrap();
+    }
+    for (theirs, ours) in behind.addresses().iter().zip(own) {
+        reach(&behind, Some(*theirs), ours);
+        reach(&a, Some(ours), *theirs);
+    }
+    assert_eq!(lab.violations().len(), before);
+}
+
+#[test]
+fn an_interface_is_pulled_wherever_it_was_moved() {
+    let (lab, a) = lab();
+    let elsewhere = Host::new("elsewhere").unwrap();
+    let secondary = lab.interface(&lab.subnet(2), 1).unwrap();
+    lab.attach(&a, secondary.mac, &Plug::new(1)).unwrap();
+    let index = a.link("eth1").unwrap().index;
+    let namespace = Some(elsewhere.namespace().as_fd());
+    let change = LinkChange { namespace, name: Some("net1"), ..LinkChange::default() };
+    a.apply("move an interface to a container", &[change.request(index)]).unwrap();
+    assert!(elsewhere.link("net1").is_ok());
+    lab.detach(secondary.mac).unwrap();
+    assert!(elsewhere.link("net1").is_err());
+    // One that its namespace took along can be detached and plugged in again.
+    lab.attach(&a, secondary.mac, &Plug::new(1)).unwrap();
+    let index = a.link("eth1").unwrap().index;
+    a.apply("delete an interface", &[Link::delete(index)]).unwrap();
+    lab.add_address(secondary.mac, ip("10.0.2.99")).unwrap();
+    lab.detach(secondary.mac).unwrap();
+    lab.attach(&a, secondary.mac, &Plug::new(1)).unwrap();
+}
+
+#[test]
+fn large_packets_pass_once_the_interface_takes_them() {
+    let (lab, a) = lab();
+    let b = lab.instance("b", &lab.subnet(2)).unwrap();
+    for instance in [&a, &b] {
+        let index = instance.link("eth0").unwrap().index;
+        let change = LinkChange { mtu: Some(9001), ..LinkChange::default() };
+        instance.apply("raise the MTU", &[change.request(index)]).unwrap();
+    }
+    let to = b.primary().addresses().next().unwrap();
+    let _echo = Echo::start_at(&b, [SocketAddr::new(to, 7)]).unwrap();
+    let sent = a.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect((to, 7)).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        socket.send(&[1; 8000]).unwrap();
+        socket.recv(&mut [0; 9000])
+    });
+    assert_eq!(sent.unwrap().unwrap(), 8000);
 }

@@ -32,12 +32,14 @@ pub use violation::Violation;
 use crate::emulator::{CloudInterface, MacAddr};
 use crate::error::{Attempt, Result};
 use crate::host::{self, Host};
+use ipnet::IpNet;
 use jackfield_kernel::{
     EthernetAddress, Family, Link, LinkChange, Namespace, Neighbour, NeighbourKind, Route,
     RouteKind, Rule, RuleAction, VethEnd, veth_pair,
 };
 use port::Port;
 use responder::Responder;
+use socket2::SockRef;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::Instant;
@@ -54,6 +56,10 @@ const LOCAL: u32 = 255;
 /// Where a packet goes on that is no violation.
 const PASSED: u32 = 30_000;
 const LOOPBACK: u32 = 1;
+/// What the ports of a cloud let pass. The interfaces themselves start with 1500.
+const MTU: u32 = 9001;
+/// The metadata service answers no farther than the instance itself.
+const METADATA_HOPS: u32 = 1;
 
 /// The router and what it knows.
 #[derive(Debug)]
@@ -120,8 +126,17 @@ impl Fabric {
 
     /// Listeners at both addresses of the metadata service.
     pub(crate) fn metadata_listeners(&self) -> Result<Vec<TcpListener>> {
+        let bind = |address: IpAddr| {
+            let listener = TcpListener::bind((address, 80))?;
+            let socket = SockRef::from(&listener);
+            match address {
+                IpAddr::V4(_) => socket.set_ttl_v4(METADATA_HOPS)?,
+                IpAddr::V6(_) => socket.set_unicast_hops_v6(METADATA_HOPS)?,
+            }
+            Ok(listener)
+        };
         let addresses = [IpAddr::V4(METADATA_IPV4), IpAddr::V6(METADATA_IPV6)];
-        let bound = self.host.run(|| addresses.map(|address| TcpListener::bind((address, 80))))?;
+        let bound: [std::io::Result<_>; 2] = self.host.run(|| addresses.map(bind))?;
         let attempt = || "listen as the metadata service".to_owned();
         bound.into_iter().map(|listener| listener.attempt(attempt)).collect()
     }
@@ -140,8 +155,23 @@ impl Fabric {
             }
         };
         self.responder.know(port.mac(), record);
+        if let Some(index) = port.index()
+            && !kernel.links()?.iter().any(|link| link.index == index)
+        {
+            // Deleted from the instance's side, or gone with its namespace.
+            port.unplugged();
+        }
         let changes = port.hold(record.addresses().map(Into::into).chain(record.prefixes()));
         kernel.apply("change what an interface holds", &changes)
+    }
+
+    /// Routes a network through an interface, for which its source check is off.
+    pub(crate) fn route_through(&mut self, record: &CloudInterface, network: IpNet) -> Result<()> {
+        self.know(record)?;
+        if let Some(port) = self.ports.get_mut(&record.mac) {
+            port.lead_to(network.trunc());
+        }
+        self.know(record)
     }
 
     /// Plugs an interface that is known into a namespace.
@@ -153,8 +183,12 @@ impl Fabric {
     ) -> Result<Made> {
         self.know(record)?;
         let Some(port) = self.ports.get_mut(&record.mac) else { return Err(unknown(record.mac)) };
-        let outer =
-            VethEnd { name: &port.name(), address: Some(port.mac()), mtu: None, namespace: None };
+        let outer = VethEnd {
+            name: &port.name(),
+            address: Some(port.mac()),
+            mtu: Some(MTU),
+            namespace: None,
+        };
         let inner = VethEnd { name, address: Some(record.mac.0), mtu: None, namespace: Some(into) };
         let mut kernel = self.host.kernel();
         let began = Instant::now();

@@ -23,11 +23,13 @@ pub(super) struct Port {
     /// Its link, while it is plugged.
     index: Option<u32>,
     held: BTreeSet<IpNet>,
+    /// Networks beyond the instance, which it forwards.
+    beyond: BTreeSet<IpNet>,
 }
 
 impl Port {
     pub(super) fn new(number: u16, interface: MacAddr) -> Self {
-        Self { number, interface, index: None, held: BTreeSet::new() }
+        Self { number, interface, index: None, held: BTreeSet::new(), beyond: BTreeSet::new() }
     }
 
     pub(super) fn name(&self) -> String {
@@ -74,9 +76,14 @@ impl Port {
         Rule { source: Some(source), ..pass }
     }
 
+    /// Counts a network beyond the instance to what the interface holds, from the next time on.
+    pub(super) fn lead_to(&mut self, network: IpNet) {
+        self.beyond.insert(network);
+    }
+
     /// What the interface holds from now on, and the requests that make it so.
     pub(super) fn hold(&mut self, held: impl Iterator<Item = IpNet>) -> Vec<Request> {
-        let held: BTreeSet<IpNet> = held.collect();
+        let held: BTreeSet<IpNet> = held.chain(self.beyond.iter().copied()).collect();
         let mut requests = Vec::new();
         for gone in self.held.difference(&held) {
             requests.push(self.pass(*gone).remove());
@@ -109,6 +116,11 @@ impl Port {
         }
         requests.extend(self.held.iter().map(|held| route(index, *held).add()));
         requests
+    }
+
+    /// The router's end of the link, while it is plugged.
+    pub(super) fn index(&self) -> Option<u32> {
+        self.index
     }
 
     /// The link is to go; its index.

@@ -138,7 +138,7 @@ fn serve(mut sockets: Vec<Socket>, stop: &OwnedFd) {
 
 /// Does what a socket is ready for, and says whether it is still of use.
 fn answer(socket: &mut Socket, accepted: &mut Vec<Socket>) -> bool {
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; 16 * 1024];
     match socket {
         Socket::Listener(listener) => {
             while let Ok((stream, _)) = listener.accept() {
