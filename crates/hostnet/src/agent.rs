@@ -5,7 +5,7 @@
 //! deleted rule from being put back. At rest there is one thread, and nothing but the refresh wakes
 //! it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use jackfield_kernel::{DeviceEvents, Error as KernelError, Monitor, Notification, Subject};
+use jackfield_kernel::{DeviceEvents, Error as KernelError, Monitor, Notification, Route, Subject};
 use jackfield_metadata::{Client, ClientOptions, Listing};
 use log::{debug, info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -25,6 +25,7 @@ use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::desired::{Role, Scope};
 use crate::machine::{Answer, Machine, View, ask};
+use crate::plan::Plan;
 use crate::schedule::{Outcome, Round, Schedule};
 use crate::snapshot::{Candidate, MAIN, OURS};
 
@@ -132,6 +133,8 @@ struct Answered {
 struct Settled {
     cloud: Cloud,
     devices: Vec<(u32, String, bool, bool)>,
+    /// Routes of others that are mirrored.
+    mirrored: Vec<Route>,
 }
 
 struct Watchdog {
@@ -179,7 +182,14 @@ impl Agent {
         loop {
             if self.look {
                 self.look = false;
-                self.reconcile()?;
+                match self.reconcile() {
+                    // Too much goes on to see it whole: again, when it is calmer.
+                    Err(AgentError::Kernel(error @ KernelError::Unsettled { .. })) => {
+                        debug!("{error}");
+                        self.retry = Some((Instant::now() + FIRST_RETRY, FIRST_RETRY));
+                    }
+                    result => result?,
+                }
                 if !self.started {
                     self.started = true;
                     notify(&[NotifyState::Ready]);
@@ -339,7 +349,7 @@ impl Agent {
             if drift {
                 warn!("changed by somebody else, put back: {change}");
             } else {
-                info!("{change}");
+                debug!("{change}");
             }
         }
         let applied = self.machine.apply(&view.plan)?;
@@ -347,22 +357,57 @@ impl Agent {
             let reason = applied.refused.first().map(|(_, reason)| reason.clone());
             return Err(AgentError::NotPermitted(reason.unwrap_or_default()));
         }
-        for (change, reason) in &applied.refused {
-            warn!("the kernel refused '{change}': {reason}");
-        }
         // Verified by a second look. What is still missing is tried again after longer and longer
         // waits: the kernel has said why it is.
-        let view = self.look()?;
-        if view.plan.is_empty() {
-            self.settled = Some(Settled::of(&view));
+        let after = self.look()?;
+        for (change, reason) in &applied.refused {
+            // A device that went, was renamed or moved meanwhile explains itself.
+            if after.plan.changes.contains(change) {
+                warn!("the kernel refused '{change}': {reason}");
+            } else {
+                debug!("the kernel refused '{change}': {reason}; nothing of it is left to do");
+            }
+        }
+        if !drift {
+            self.tell(&view.plan, &after);
+        }
+        if after.plan.is_empty() {
+            self.settled = Some(Settled::of(&after));
             self.retry = None;
         } else {
             let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| wait);
-            debug!("{} changes left, tried again in {wait:?}", view.plan.changes.len());
+            debug!("{} changes left, tried again in {wait:?}", after.plan.changes.len());
             self.retry = Some((Instant::now() + wait, (wait * 2).min(LONGEST_RETRY)));
         }
-        self.complain(&view);
+        self.complain(&after);
         Ok(())
+    }
+
+    /// Says in a line an interface what was done.
+    fn tell(&self, done: &Plan, after: &View) {
+        let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
+        for change in &done.changes {
+            *counts.entry(change.interface.as_ref().map(|about| about.index)).or_default() += 1;
+        }
+        for (index, count) in counts {
+            let interface = after.desired.interfaces.iter().find(|i| Some(i.index) == index);
+            let Some(interface) = interface else {
+                info!("{count} changes: what belongs to no interface is gone");
+                continue;
+            };
+            let (name, mac) = (&interface.name, interface.mac);
+            let known = after.cloud.interfaces.get(&mac);
+            let id = known.and_then(|known| known.interface_id.as_ref());
+            let id = id.map(|id| format!(", {id}")).unwrap_or_default();
+            match (interface.role, interface.table, &interface.addresses) {
+                (Role::Plugged, Some(table), Some(addresses)) => info!(
+                    "{name} ({mac}{id}) works: {} addresses, table {table}; {count} changes",
+                    addresses.len()
+                ),
+                (Role::Unmanaged, ..) => info!("{name} ({mac}{id}) is released; {count} changes"),
+                _ => info!("{name} ({mac}{id}): {count} changes"),
+            }
+        }
     }
 
     fn look(&mut self) -> Result<View, AgentError> {
@@ -456,7 +501,9 @@ impl Settled {
             .candidates()
             .map(|Candidate { link, .. }| (link.index, link.name.clone(), link.up, link.carrier))
             .collect();
-        Settled { cloud: view.cloud.clone(), devices }
+        let of_others = |route: &&Route| route.table == MAIN && route.protocol != OURS;
+        let mirrored = view.snapshot.routes.iter().filter(of_others).cloned().collect();
+        Settled { cloud: view.cloud.clone(), devices, mirrored }
     }
 }
 

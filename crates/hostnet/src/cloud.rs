@@ -5,7 +5,7 @@
 //! address away has to be seen three times, and a number that may be lag is not believed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -59,8 +59,9 @@ pub struct CloudInterface {
     pub subnets: Vec<IpNet>,
     /// The addresses that it shall have.
     pub addresses: BTreeSet<IpAddr>,
-    /// The address that the interface had first: the primary interface's own is left to the system.
-    pub first_ipv4: Option<Ipv4Addr>,
+    /// The first address of each family: those of the primary interface are left to the system,
+    /// which has them by DHCP.
+    pub first: Vec<IpAddr>,
     /// True where every key was read or is absent by authority.
     pub complete: bool,
     /// Why something is unknown, in words.
@@ -239,7 +240,7 @@ impl Memory {
                         slot,
                         subnets,
                         addresses: record.held.keys().copied().collect(),
-                        first_ipv4: facts.ipv4_addresses.value().and_then(|l| l.first().copied()),
+                        first: addresses(facts).iter().filter_map(|l| l.first().copied()).collect(),
                         complete: facts.is_complete(),
                         unknown: facts.problems.iter().map(ToString::to_string).collect(),
                     },

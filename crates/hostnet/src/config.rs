@@ -120,8 +120,6 @@ pub enum MainRoute {
 pub enum Containers {
     /// Where forwarding and destination NAT are in use.
     Auto,
-    /// Always.
-    On,
     /// Never.
     Off,
 }
@@ -132,10 +130,6 @@ pub enum Containers {
 pub enum Backend {
     /// jackfield, in the kernel.
     Kernel,
-    /// systemd-networkd, by files.
-    Networkd,
-    /// ifupdown, by files.
-    Ifupdown,
 }
 
 /// An exception from the defaults.
@@ -478,7 +472,7 @@ mod tests {
             ("[defaults]\nmtu = 100\n", 2, vec!["mtu", "100", "1280"]),
             ("[defaults]\nmtu = \"big\"\n", 2, vec!["mtu", "big", "primary"]),
             ("[defaults]\nmain_route = \"first\"\n", 2, vec!["main_route", "first", "last-resort"]),
-            ("[defaults]\nbackend = \"nm\"\n", 2, vec!["backend", "nm", "ifupdown"]),
+            ("[defaults]\nbackend = \"nm\"\n", 2, vec!["backend", "nm", "kernel"]),
             ("[[interface]]\nmanage = false\n", 1, vec!["match"]),
             ("[[interface]]\nmatch = { mac = \"02:ec\" }\n", 2, vec!["mac", "02:ec"]),
             ("[[interface]]\nmatch = { mca = \"x\" }\n", 2, vec!["mca", "interface_id"]),

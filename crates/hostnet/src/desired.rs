@@ -297,13 +297,10 @@ impl<'a> Planner<'a> {
         let mut addresses = None;
         if let (Some(known), true) = (subject.known, in_scope) {
             let mut own = known.addresses.clone();
-            if let Some(first) = known.first_ipv4 {
-                own.remove(&IpAddr::V4(first));
-            }
             if !subject.config.manage {
                 own.clear();
             }
-            own.retain(|ip| self.owners.get(ip) == Some(&link.index));
+            own.retain(|ip| !known.first.contains(ip) && self.owners.get(ip) == Some(&link.index));
             addresses = Some(own);
         }
         self.push(subject, Role::Primary, Device::Keep, addresses, Vec::new());

@@ -283,9 +283,9 @@ mod tests {
         schedule.appeared(start, mac(1));
         let mut content = None;
         simulate(&mut schedule, start, Duration::from_secs(28), |at, _| {
-            let outcome = match at.as_millis() {
-                ..5_000 => Outcome::NotListed,
-                ..10_000 => Outcome::Lagging,
+            let outcome = match at.as_secs() {
+                0..5 => Outcome::NotListed,
+                5..10 => Outcome::Lagging,
                 _ => Outcome::Content,
             };
             if outcome == Outcome::Content {
