@@ -6,7 +6,7 @@
 //!   that compare, and the requests that add, change and remove them.
 //! * [`Monitor`] — rtnetlink notifications; [`DeviceEvents`] — device events of the kernel and of
 //!   systemd-udevd.
-//! * [`Namespace`] — network namespaces: named, by path, anonymous.
+//! * [`Namespace`] — network namespaces: named, by path, anonymous; [`MountNamespace`] beside them.
 //! * [`sysctl`] — settings of one interface.
 //!
 //! Nothing here decides anything: decisions are made by pure functions elsewhere. This is the only
@@ -17,6 +17,7 @@ mod device_events;
 mod error;
 mod link;
 mod monitor;
+mod mount_namespace;
 mod namespace;
 mod neighbour;
 mod route;
@@ -30,6 +31,7 @@ pub use device_events::{DeviceAction, DeviceEvent, DeviceEvents, udev_has_finish
 pub use error::{Error, Refusal};
 pub use link::{Link, LinkChange, VethEnd, bridge, veth_pair};
 pub use monitor::{Monitor, Notification, Subject};
+pub use mount_namespace::MountNamespace;
 pub use namespace::{Namespace, create_user_namespace};
 pub use neighbour::{Neighbour, NeighbourKind};
 pub use route::{NextHop, Route, RouteFilter, RouteKind};

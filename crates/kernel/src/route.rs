@@ -11,7 +11,7 @@ use netlink_packet_route::route::{
 
 use crate::address::{read_family, wire_family};
 use crate::error::Result;
-use crate::wire::{self, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_EXCL};
 use crate::{Family, Request, Rtnetlink};
 
 pub(crate) const RTM_NEWROUTE: u16 = 24;
@@ -283,13 +283,7 @@ impl Route {
     /// Adds it; refused where its table has a route of the same destination, metric and type of
     /// service.
     pub fn add(&self) -> Request {
-        // Without APPEND, IPv6 refuses EXCL only for the same destination and metric as well.
         Request::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &self.message())
-    }
-
-    /// Adds it behind others of the same destination and metric (IPv6: to their next hops).
-    pub fn append(&self) -> Request {
-        Request::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, &self.message())
     }
 
     /// Removes it: only a route that has everything that this one says.

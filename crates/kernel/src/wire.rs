@@ -20,7 +20,6 @@ pub(crate) const NLM_F_DUMP_INTR: u16 = 0x10;
 pub(crate) const NLM_F_REPLACE: u16 = 0x100;
 pub(crate) const NLM_F_EXCL: u16 = 0x200;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
-pub(crate) const NLM_F_APPEND: u16 = 0x800;
 pub(crate) const NLM_F_DUMP: u16 = 0x300;
 /// In an acknowledgement: the request's payload was left out of it.
 const NLM_F_CAPPED: u16 = 0x100;

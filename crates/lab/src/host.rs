@@ -1,9 +1,8 @@
 //! A host: a network namespace with its loopback up, in which things can be run.
 
 use crate::error::{Attempt, LabError, Result};
-use crate::mounts::Mounts;
 use jackfield_kernel::{
-    Address, AddressFlags, Family, Link, LinkChange, Namespace, Request, Rtnetlink,
+    Address, AddressFlags, Family, Link, LinkChange, MountNamespace, Namespace, Request, Rtnetlink,
 };
 use std::ffi::OsStr;
 use std::net::IpAddr;
@@ -16,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Host {
     name: String,
     namespace: Namespace,
-    mounts: Option<Mounts>,
+    mounts: Option<MountNamespace>,
     kernel: Mutex<Kernel>,
 }
 
@@ -52,7 +51,7 @@ impl Host {
         let namespace = Namespace::anonymous().attempt(attempt)?;
         let socket = Rtnetlink::open_in(&namespace).attempt(attempt)?;
         let kernel = Mutex::new(Kernel { host: name.clone(), socket });
-        let mounts = with_mounts.then(|| Mounts::new(&namespace)).transpose()?;
+        let mounts = with_mounts.then(|| crate::mounts::of_instance(&namespace)).transpose()?;
         let host = Self { name, namespace, mounts, kernel };
         // What a new namespace takes over from the machine's own differs from machine to machine.
         host.set_sysctl("net/ipv4/ip_forward", "0")?;
@@ -84,8 +83,8 @@ impl Host {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let attempt = || format!("run something in '{}'", self.name);
         let ran = self.namespace.run(|| {
-            self.mounts.as_ref().map_or(Ok(()), Mounts::enter)?;
-            Ok::<T, std::io::Error>(work())
+            self.mounts.as_ref().map_or(Ok(()), MountNamespace::enter)?;
+            Ok::<T, jackfield_kernel::Error>(work())
         });
         ran.attempt(attempt)?.attempt(attempt)
     }
