@@ -6,11 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use jackfield_kernel::{Address, Family, Link, Rtnetlink};
 use jackfield_lab::emulator::Subnet;
 use jackfield_lab::probe::{Echo, Transport, probe};
 use jackfield_lab::{Host, Instance, Lab, Plug, Process};
@@ -286,6 +288,16 @@ pub(crate) fn answers_within(
     within: Duration,
 ) -> Duration {
     let _echo = Echo::start(host, addresses).unwrap();
+    answers_within_of(from, addresses, within)
+}
+
+/// As [`answers_within`], where an echo is there already.
+#[track_caller]
+pub(crate) fn answers_within_of(
+    from: &Host,
+    addresses: &[std::net::IpAddr],
+    within: Duration,
+) -> Duration {
     let mut missing = addresses.to_vec();
     let start = Instant::now();
     while !missing.is_empty() {
@@ -296,4 +308,89 @@ pub(crate) fn answers_within(
         assert!(start.elapsed() < within, "no answer from {missing:?} within {within:?}");
     }
     start.elapsed()
+}
+
+/// Waits until every address is on its interface: the last that is done of a plug.
+#[track_caller]
+pub(crate) fn configured_within(host: &Host, interface: &Attached, within: Duration) -> Duration {
+    let mut kernel = Rtnetlink::open_in(host.namespace()).unwrap();
+    let what = format!("{} has all of its addresses", interface.name);
+    eventually(&what, within, || {
+        let present: BTreeSet<IpAddr> = addresses_of(&mut kernel, &interface.name);
+        interface.addresses.iter().all(|address| present.contains(address))
+    })
+}
+
+/// The addresses of a device; none where there is no such device.
+pub(crate) fn addresses_of(kernel: &mut Rtnetlink, name: &str) -> BTreeSet<IpAddr> {
+    let links = Link::list(kernel).unwrap();
+    let Some(link) = links.into_iter().find(|link| link.name == name) else {
+        return BTreeSet::new();
+    };
+    let lists = Family::BOTH.map(|family| Address::list(kernel, family).unwrap());
+    let of_link = lists.into_iter().flatten().filter(|address| address.interface == link.index);
+    of_link.map(|address| address.address.addr()).collect()
+}
+
+/// What iproute2 tells of changes of a host's network, from the start to the end of a watch.
+pub(crate) struct IpMonitor<'a> {
+    host: &'a Host,
+    process: Process,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+/// An address that a watch gives the loopback: a change that shows that all before it were told.
+const SENTINEL: &str = "127.106.106.106";
+
+impl<'a> IpMonitor<'a> {
+    pub(crate) fn start(host: &'a Host) -> Self {
+        let mut command = host.command("ip").unwrap();
+        let subjects = ["link", "address", "route", "rule"];
+        command.args(["-o", "-d", "-N", "monitor"]).args(subjects);
+        let mut process =
+            Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        fn collect(from: impl std::io::Read + Send + 'static, into: &Arc<Mutex<Vec<String>>>) {
+            let into = Arc::clone(into);
+            let mut from = BufReader::new(from);
+            std::thread::spawn(move || {
+                let mut line = Vec::new();
+                while matches!(from.read_until(b'\n', &mut line), Ok(length) if length > 0) {
+                    let text = String::from_utf8_lossy(&line).trim().replace('\\', " ");
+                    into.lock().unwrap().push(text);
+                    line.clear();
+                }
+            });
+        }
+        collect(process.child().stdout.take().unwrap(), &lines);
+        // "netlink receive error" where it could not keep up: it counts as an event.
+        collect(process.child().stderr.take().unwrap(), &lines);
+        let watch = IpMonitor { host, process, lines };
+        watch.sentinel();
+        watch.lines.lock().unwrap().clear();
+        watch
+    }
+
+    /// Changes something of no interest until the watch has told of it, and so of all before it.
+    fn sentinel(&self) {
+        let mark = self.lines.lock().unwrap().len();
+        let told = |of: &str| {
+            let lines = self.lines.lock().unwrap();
+            lines[mark..].iter().any(|line| line.contains(SENTINEL) && line.contains(of))
+        };
+        eventually("ip monitor tells of a change", PATIENCE, || {
+            shell(self.host, &format!("ip address add {SENTINEL}/32 dev lo"));
+            shell(self.host, &format!("ip address delete {SENTINEL}/32 dev lo"));
+            told("Deleted")
+        });
+    }
+
+    /// Everything that it told of, but what it changed itself.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        self.sentinel();
+        let _ = self.process.child().kill();
+        let mut lines = self.lines.lock().unwrap().clone();
+        lines.retain(|line| !line.contains(SENTINEL));
+        lines
+    }
 }

@@ -91,6 +91,7 @@ fn open(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
     let tcp = bind(address, SocketType::STREAM)?;
     rustix::net::listen(&tcp, 128)?;
     let udp = bind(address, SocketType::DGRAM)?;
+    super::make_room(&udp);
     Ok((tcp.into(), udp.into()))
 }
 

@@ -179,6 +179,16 @@ fn is_ready(
     }
 }
 
+/// Gives a socket room for all that comes while its thread is not let run, as on a busy machine:
+/// what is lost there was not lost on the way.
+fn make_room(socket: &OwnedFd) {
+    const ROOM: usize = 8 << 20;
+    if sockopt::set_socket_recv_buffer_size_force(socket, ROOM).is_err() {
+        // In a user namespace: as much as the machine gives everybody.
+        let _ = sockopt::set_socket_recv_buffer_size(socket, ROOM);
+    }
+}
+
 /// Sends without waiting; an error is as good as a packet that was lost.
 fn try_send(socket: &OwnedFd, bytes: &[u8], to: SocketAddr) -> bool {
     rustix::net::sendto(socket, bytes, SendFlags::empty(), &to).is_ok()

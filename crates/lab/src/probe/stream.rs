@@ -1,6 +1,6 @@
 //! A stream of numbered packets there and back, and what of it was lost.
 
-use super::{Echo, ProbeError, is_ready, open, try_send};
+use super::{Echo, ProbeError, is_ready, make_room, open, try_send};
 use crate::error::{Attempt, Result};
 use crate::host::Host;
 use rustix::event::PollFlags;
@@ -47,6 +47,7 @@ impl PacketStream {
     ) -> Result<Self, ProbeError> {
         let opened = from.run(|| open(source, to, SocketType::DGRAM));
         let socket = opened.map_err(|error| ProbeError::Host(error.to_string()))??;
+        make_room(&socket);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let builder = std::thread::Builder::new().name("stream".to_owned());

@@ -1,0 +1,237 @@
+//! The client matrix: every address works through its own interface, whoever talks to it and
+//! whoever begins, whatever the reverse path filter.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use jackfield_kernel::{VethEnd, veth_pair};
+use jackfield_lab::probe::{Echo, Transport, probe};
+use jackfield_lab::{Host, Lab};
+
+use crate::harness::*;
+
+/// How long one pair may take: long, because a machine that is busy is slow; a pair that works
+/// answers at once.
+const ANSWER: Duration = Duration::from_secs(3);
+/// So many failing pairs of one client tell enough.
+const ENOUGH: usize = 8;
+
+/// Who talks with the interfaces' addresses.
+struct Client<'a> {
+    name: &'a str,
+    host: &'a Host,
+    /// Its address of each family.
+    addresses: [IpAddr; 2],
+    /// Whether it binds that address, or leaves the choice to its kernel.
+    bound: bool,
+}
+
+impl<'a> Client<'a> {
+    fn new(name: &'a str, host: &'a Host, addresses: &[IpAddr]) -> Self {
+        let of = |ipv4: bool| *addresses.iter().find(|ip| ip.is_ipv4() == ipv4).unwrap();
+        Client { name, host, addresses: [of(true), of(false)], bound: true }
+    }
+
+    fn unbound(name: &'a str, host: &'a Host, addresses: &[IpAddr]) -> Self {
+        Client { bound: false, ..Self::new(name, host, addresses) }
+    }
+
+    fn address(&self, like: IpAddr) -> IpAddr {
+        self.addresses[usize::from(like.is_ipv6())]
+    }
+
+    /// Both directions and transports between this client and an address of ours; what failed.
+    fn meet(&self, us: &Host, ours: IpAddr) -> Vec<String> {
+        let theirs = self.address(ours);
+        let mut failed = Vec::new();
+        for transport in Transport::ALL {
+            let source = self.bound.then_some(theirs);
+            if let Err(error) = probe(self.host, source, Echo::at(ours), transport, ANSWER) {
+                failed.push(format!("{} {theirs} -> {ours} by {transport:?}: {error}", self.name));
+            }
+            if let Err(error) = probe(us, Some(ours), Echo::at(theirs), transport, ANSWER) {
+                failed.push(format!("{ours} -> {} {theirs} by {transport:?}: {error}", self.name));
+            }
+        }
+        failed
+    }
+}
+
+fn ips(texts: [&str; 2]) -> [IpAddr; 2] {
+    texts.map(|text| text.parse().unwrap())
+}
+
+/// A veth of the administrator's, which leads to a network by a route of the administrator's.
+fn beyond_a_veth(host: &Host) -> Host {
+    let far = Host::new("beyond").unwrap();
+    let near_end = VethEnd { name: "admin0", address: None, mtu: None, namespace: None };
+    let far_end = VethEnd { name: "eth0", namespace: Some(far.namespace()), ..near_end };
+    host.apply("make the administrator's veth", &[veth_pair(near_end, far_end)]).unwrap();
+    shell(
+        host,
+        "ip address add 192.168.99.1/30 dev admin0
+         ip address add fd99::1/64 dev admin0 nodad
+         ip link set admin0 up",
+    );
+    shell(
+        &far,
+        "ip address add 10.89.0.2/32 dev eth0
+         ip address add fd99::2/64 dev eth0 nodad
+         ip address add fd89::2/128 dev eth0 nodad
+         ip link set eth0 up
+         ip route add default dev eth0
+         ip -6 route add default via fd99::1",
+    );
+    shell(
+        host,
+        "ip route add 10.89.0.0/16 dev admin0
+         ip -6 route add fd89::/64 via fd99::2 dev admin0",
+    );
+    far
+}
+
+/// Plugs four interfaces with so many addresses each: two in one subnet, one in the primary's, one
+/// in a subnet of its own; and lets everybody meet every address.
+fn everybody_meets_every_address(counts: [u32; 4]) {
+    let stage = Stage::new();
+    let (lab, a) = (&stage.lab, &stage.a);
+
+    let bridge =
+        a.bridge("docker0", &["172.17.0.0/16", "fd17::/64"].map(|net| net.parse().unwrap()));
+    let bridge = bridge.unwrap();
+    let container = bridge.container("container").unwrap();
+    let inner = ips(["10.88.0.2", "fd88::2"]);
+    shell(&container, "ip address add 10.88.0.2/32 dev lo; ip address add fd88::2/128 dev lo");
+    shell(
+        a,
+        "ip route add 10.88.0.0/16 via 172.17.0.2 dev docker0
+         ip -6 route add fd88::/64 via fd17::2 dev docker0",
+    );
+    let beyond = beyond_a_veth(a);
+
+    let agent = Agent::start(a);
+    let plugged = Instant::now();
+    let interfaces: Vec<Attached> = [(2, 1), (2, 2), (1, 3), (3, 4)]
+        .into_iter()
+        .zip(counts)
+        .map(|((subnet, device), count)| stage.attach(subnet, device, count))
+        .collect();
+    // Nobody is asked before: a host that forwards would forward what is for an address to come.
+    for interface in &interfaces {
+        configured_within(a, interface, PATIENCE);
+    }
+    let plugged = plugged.elapsed();
+
+    // A network behind a router in the first secondary's subnet, by a route in table main.
+    let router = lab.client(&stage.subnets[1]).unwrap();
+    let networks = ["10.77.0.0/16", "2001:db8:77::/64"].map(|net| net.parse().unwrap());
+    let lan = router.bridge("lan", &networks).unwrap();
+    let behind = lan.container("behind").unwrap();
+    for network in networks {
+        lab.route_through(router.primary().mac, network).unwrap();
+    }
+    let gateway: Vec<IpAddr> = router.primary().addresses().collect();
+    shell(
+        a,
+        &format!(
+            "ip route add 10.77.0.0/16 via {} dev eth1 onlink
+             ip -6 route add 2001:db8:77::/64 via {} dev eth1 onlink",
+            gateway[0], gateway[1]
+        ),
+    );
+    for (family, network) in [("-4", "10.77.0.0/16"), ("-6", "2001:db8:77::/64")] {
+        eventually("the administrator's route is in the interface's table", PATIENCE, || {
+            shell(a, &format!("ip {family} route show table 10001")).contains(network)
+        });
+    }
+
+    let near: Vec<_> = stage.subnets.iter().map(|subnet| lab.client(subnet).unwrap()).collect();
+    let own = |instance: &jackfield_lab::Instance| -> Vec<IpAddr> {
+        instance.primary().addresses().collect()
+    };
+    let remote = [Lab::REMOTE_IPV4, Lab::REMOTE_IPV6];
+    let clients = [
+        Client::new("a client in subnet 1, the primary's", &near[0], &own(&near[0])),
+        Client::new("a client in subnet 2, two secondaries'", &near[1], &own(&near[1])),
+        Client::new("a client in subnet 3, a secondary's", &near[2], &own(&near[2])),
+        Client::new("the remote host", lab.remote(), &remote),
+        Client::new("the host by its primary address", a, &own(a)),
+        Client::unbound("the host by no address of its choice", a, &own(a)),
+        Client::new("the container", &container, container.addresses()),
+        Client::new("behind the static route through a secondary", &behind, behind.addresses()),
+        Client::new("behind the static route through docker0", &container, &inner),
+        Client::new(
+            "behind the static route through a veth",
+            &beyond,
+            &ips(["10.89.0.2", "fd89::2"]),
+        ),
+    ];
+    let answering: Vec<Echo> = clients
+        .iter()
+        .filter(|client| client.bound)
+        .map(|client| Echo::start(client.host, &client.addresses).unwrap())
+        .collect();
+
+    let mut failed = Vec::new();
+    let mut pairs = 0;
+    let began = Instant::now();
+    for filter in ["0", "1", "2"] {
+        let links = a.links().unwrap().into_iter().map(|link| link.name);
+        for name in links.chain(["all", "default"].map(str::to_owned)) {
+            a.set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), filter).unwrap();
+        }
+        for (number, interface) in interfaces.iter().enumerate() {
+            let other = &interfaces[(number + 1) % interfaces.len()];
+            let other = Client::new("the host by another secondary's address", a, &other.addresses);
+            let echo: Vec<IpAddr> =
+                interface.addresses.iter().copied().chain(other.addresses).collect();
+            let _echo = Echo::start(a, &echo).unwrap();
+            let clients: Vec<&Client<'_>> = clients.iter().chain([&other]).collect();
+            pairs += 4 * clients.len() * interface.addresses.len();
+            let meeting = |client: &Client<'_>| {
+                let mut failed = Vec::new();
+                for address in &interface.addresses {
+                    failed.extend(client.meet(a, *address));
+                    if failed.len() >= ENOUGH {
+                        failed.push(format!("… {} and more", client.name));
+                        break;
+                    }
+                }
+                failed
+            };
+            let failures: Vec<String> = std::thread::scope(|scope| {
+                let meetings: Vec<_> =
+                    clients.iter().map(|client| scope.spawn(|| meeting(client))).collect();
+                meetings.into_iter().flat_map(|meeting| meeting.join().unwrap()).collect()
+            });
+            let name = &interface.name;
+            failed.extend(
+                failures.iter().map(|pair| format!("rp_filter {filter}, {name}: {pair}\n")),
+            );
+        }
+    }
+    println!(
+        "{} interfaces plugged in {plugged:?}; {pairs} pairs met in {:?}",
+        interfaces.len(),
+        began.elapsed()
+    );
+    assert!(failed.is_empty(), "{} pairs of {pairs} failed:\n{}", failed.len(), failed.concat());
+    assert_eq!(lab.violations(), []);
+    drop(answering);
+    agent.stop();
+}
+
+#[test]
+fn everybody_meets_one_address_of_every_interface() {
+    everybody_meets_every_address([1, 1, 1, 1]);
+}
+
+#[test]
+fn everybody_meets_three_addresses_of_every_interface() {
+    everybody_meets_every_address([3, 3, 3, 3]);
+}
+
+#[test]
+fn everybody_meets_fifty_addresses_of_every_interface() {
+    everybody_meets_every_address([50, 50, 50, 50]);
+}
