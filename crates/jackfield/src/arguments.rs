@@ -54,7 +54,7 @@ pub(crate) enum Command {
     /// What is plugged, how, and what is wrong
     Status(Show),
     /// The whole story in private namespaces: plug, traffic, move, unplug, without cloud
-    Demo,
+    Demo(Demo),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +90,12 @@ pub(crate) struct Show {
     /// Name, alternative name or MAC; all where none is given
     #[arg(value_name = "IFACE")]
     pub(crate) interfaces: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
     #[command(flatten)]
     pub(crate) output: Output,
 }

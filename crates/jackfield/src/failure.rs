@@ -5,6 +5,7 @@ use std::fmt;
 use jackfield_hostnet::agent::AgentError;
 use jackfield_hostnet::config::ConfigError;
 use jackfield_hostnet::once::OnceError;
+use jackfield_lab::LabError;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +20,10 @@ pub(crate) enum Failure {
     NotPrivileged,
     #[error("cannot write the result: {0}")]
     Output(std::io::Error),
-    #[error("{0}")]
-    Demo(String),
+    #[error("cannot make private namespaces: {0}")]
+    NoNamespaces(LabError),
+    #[error("the demo failed at '{step}': {reason}")]
+    Demo { step: &'static str, reason: String },
 }
 
 impl Failure {
@@ -58,7 +61,11 @@ impl Failure {
                 AgentError::Kernel(error) if error.is_permission() => Some(ROOT),
                 _ => None,
             },
-            Failure::Output(_) | Failure::Demo(_) => None,
+            Failure::NoNamespaces(_) => Some(
+                "run it as root, or let users make user namespaces (see \
+                 kernel.unprivileged_userns_clone and user.max_user_namespaces)",
+            ),
+            Failure::Output(_) | Failure::Demo { .. } => None,
         }
     }
 }

@@ -43,6 +43,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             _ => ExitCode::from(DIFFERENCE),
         }),
         Command::Status(status) => commands::status::status(arguments, status).map(done),
-        Command::Demo => commands::demo::demo().map(done),
+        Command::Demo(demo) => commands::demo::demo(demo).map(done),
     }
 }

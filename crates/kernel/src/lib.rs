@@ -7,12 +7,14 @@
 //! * [`Monitor`] — rtnetlink notifications; [`DeviceEvents`] — device events of the kernel and of
 //!   systemd-udevd.
 //! * [`Namespace`] — network namespaces: named, by path, anonymous; [`MountNamespace`] beside them.
+//! * [`end_with_parent`] — processes that do not outlive the one that started them.
 //! * [`sysctl`] — settings of one interface.
 //!
 //! Nothing here decides anything: decisions are made by pure functions elsewhere. This is the only
 //! crate of the workspace in which `unsafe` is allowed.
 
 mod address;
+mod child;
 mod device_events;
 mod error;
 mod link;
@@ -27,6 +29,7 @@ pub mod sysctl;
 mod wire;
 
 pub use address::{Address, AddressFlags};
+pub use child::end_with_parent;
 pub use device_events::{DeviceAction, DeviceEvent, DeviceEvents, udev_has_finished, udev_runs};
 pub use error::{Error, Refusal};
 pub use link::{Link, LinkChange, VethEnd, bridge, veth_pair};
