@@ -323,10 +323,8 @@ impl Agent {
                 None | Some(Err(_)) => Outcome::Failed,
                 Some(Ok(Listing::NotListed)) => Outcome::NotListed,
                 Some(Ok(Listing::Listed(facts))) if !facts.is_complete() => Outcome::Faulty,
-                Some(Ok(Listing::Listed(_))) => match cloud.interfaces.get(&mac) {
-                    Some(known) if known.is_content() => Outcome::Content,
-                    _ => Outcome::Lagging,
-                },
+                Some(Ok(Listing::Listed(_))) if cloud.is_content(mac) => Outcome::Content,
+                Some(Ok(Listing::Listed(_))) => Outcome::Lagging,
             };
             debug!("metadata on {mac}: {outcome:?}");
             self.schedule.answered(now, mac, outcome, &mut fastrand::f64);
@@ -419,7 +417,7 @@ impl Agent {
             if snapshot.candidates().any(|candidate| candidate.mac == mac) {
                 self.schedule.appeared(now, mac);
             } else {
-                self.schedule.gone(mac);
+                self.schedule.gone(now, mac);
             }
         }
         self.patience = None;

@@ -48,6 +48,18 @@ pub struct Cloud {
     pub interfaces: BTreeMap<MacAddr, CloudInterface>,
 }
 
+impl Cloud {
+    /// True where asking about the interface again soon would tell nothing that is missed. Where
+    /// two claim one slot, what is known of one of them is out of date.
+    pub fn is_content(&self, mac: MacAddr) -> bool {
+        self.interfaces.get(&mac).is_some_and(|known| {
+            let rivals =
+                self.interfaces.iter().any(|(other, it)| *other != mac && it.slot == known.slot);
+            known.is_content() && !rivals
+        })
+    }
+}
+
 /// What the cloud wants of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CloudInterface {

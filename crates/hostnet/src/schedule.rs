@@ -4,7 +4,7 @@
 //! is complete is looked at a few times more, because secondary addresses arrive late, and then
 //! with every refresh. Failures are answered by longer and longer waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use jackfield_metadata::{Ask, MacAddr};
@@ -12,12 +12,21 @@ use jackfield_metadata::{Ask, MacAddr};
 /// A device of which metadata knows nothing may be no cloud interface at all: asking about such
 /// devices costs at most one listing a second, however many of them come and go.
 const FRUITLESS: Duration = Duration::from_secs(1);
+/// While few devices come, one that metadata does not know is most likely a fresh attachment, and
+/// shall work within a second of being listed.
+const LONELY: Duration = Duration::from_millis(750);
+/// So many that it does not know…
+const CROWD: usize = 4;
+/// …in so short a time are more than a cloud attaches.
+const CROWDED: Duration = Duration::from_secs(60);
 /// While metadata lags behind an attachment.
 const LAGGING: Duration = Duration::from_millis(400);
 /// For so long an attachment is asked about quickly.
 const YOUNG: Duration = Duration::from_secs(90);
 /// For so long it is asked about every few seconds.
 const MIDDLE_AGED: Duration = Duration::from_secs(300);
+/// What was listed before and comes back within this may be shown as it was when it went.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 /// What a middle-aged one waits.
 const UNHURRIED: Duration = Duration::from_secs(5);
 /// When a complete interface is looked at again, in case that more addresses arrive.
@@ -68,6 +77,9 @@ struct Track {
     content: bool,
     follow_ups: usize,
     failures: u32,
+    /// It was attached before, and not long ago: what metadata says of it may be out of date, also
+    /// what cannot change while it is attached.
+    returned: bool,
 }
 
 /// When to ask about what.
@@ -76,17 +88,36 @@ pub(crate) struct Schedule {
     refresh: Duration,
     tracks: BTreeMap<MacAddr, Track>,
     next_refresh: Instant,
-    next_search: Instant,
+    /// When strangers were last searched for in vain.
+    last_search: Option<Instant>,
+    /// The last devices that appeared and were not listed so far, no more than make a crowd.
+    strangers: VecDeque<(Instant, MacAddr)>,
+    /// When interfaces that metadata listed went.
+    departed: BTreeMap<MacAddr, Instant>,
 }
 
 impl Schedule {
     /// Nothing to ask about yet.
     pub(crate) fn new(now: Instant, refresh: Duration) -> Self {
-        Schedule { refresh, tracks: BTreeMap::new(), next_refresh: now + refresh, next_search: now }
+        Schedule {
+            refresh,
+            tracks: BTreeMap::new(),
+            next_refresh: now + refresh,
+            last_search: None,
+            strangers: VecDeque::new(),
+            departed: BTreeMap::new(),
+        }
     }
 
     /// A device appeared that may be a cloud interface.
     pub(crate) fn appeared(&mut self, now: Instant, mac: MacAddr) {
+        // Where another device of this MAC went unseen.
+        self.gone(now, mac);
+        if self.strangers.len() >= CROWD {
+            self.strangers.pop_front();
+        }
+        self.strangers.push_back((now, mac));
+        self.departed.retain(|_, went| now.saturating_duration_since(*went) < REMEMBERED);
         self.tracks.insert(
             mac,
             Track {
@@ -97,13 +128,24 @@ impl Schedule {
                 content: false,
                 follow_ups: 0,
                 failures: 0,
+                returned: self.departed.contains_key(&mac),
             },
         );
     }
 
     /// A device is gone.
-    pub(crate) fn gone(&mut self, mac: MacAddr) {
-        self.tracks.remove(&mac);
+    pub(crate) fn gone(&mut self, now: Instant, mac: MacAddr) {
+        if self.tracks.remove(&mac).is_some_and(|track| track.listed) {
+            self.departed.insert(mac, now);
+        }
+    }
+
+    /// When strangers may be searched for again; `None`: at once.
+    fn next_search(&self) -> Option<Instant> {
+        let last = self.last_search?;
+        let crowded = self.strangers.len() >= CROWD
+            && self.strangers.front().is_some_and(|(first, _)| *first + CROWDED > last);
+        Some(last + if crowded { FRUITLESS } else { LONELY })
     }
 
     /// How long ago the device appeared; `None` for one that is not there.
@@ -120,7 +162,7 @@ impl Schedule {
             self.next_refresh = now + self.refresh.mul_f64(factor);
         }
         let mut round = Round::default();
-        let may_search = now >= self.next_search;
+        let may_search = self.next_search().is_none_or(|at| now >= at);
         for (mac, track) in &mut self.tracks {
             let due = refresh || track.next.is_some_and(|next| now >= next);
             if !due || track.in_flight || (!track.listed && !may_search) {
@@ -129,14 +171,16 @@ impl Schedule {
             track.in_flight = true;
             track.next = None;
             if track.listed {
-                let ask = if track.content { Ask::Changing } else { Ask::Everything };
+                let age = now.saturating_duration_since(track.appeared);
+                let settled = track.content && !(track.returned && age < MIDDLE_AGED);
+                let ask = if settled { Ask::Changing } else { Ask::Everything };
                 round.asks.push((*mac, ask));
             } else {
                 round.search.push(*mac);
             }
         }
         if !round.search.is_empty() {
-            self.next_search = now + FRUITLESS;
+            self.last_search = Some(now);
         }
         // A single stranger is most likely a fresh attachment: its own listing saves a round trip,
         // and is one listing too.
@@ -171,12 +215,14 @@ impl Schedule {
         if matches!(outcome, Outcome::Lagging | Outcome::Faulty | Outcome::Content) {
             if !track.listed {
                 // The search was no waste: whoever waits for the next need not.
-                self.next_search = now;
+                self.last_search = None;
             }
             track.listed = true;
+            self.strangers.retain(|(_, stranger)| *stranger != mac);
         }
         track.next = match outcome {
-            Outcome::NotListed => at_age(FRUITLESS),
+            // As soon as the next search is allowed.
+            Outcome::NotListed => at_age(LONELY),
             Outcome::Lagging => at_age(LAGGING),
             Outcome::Content => {
                 let wait = FOLLOW_UPS.get(track.follow_ups);
@@ -190,8 +236,11 @@ impl Schedule {
                 Some(now + wait.mul_f64(0.5 + jitter() / 2.0))
             }
         };
-        if outcome == Outcome::Content {
-            track.content = true;
+        match outcome {
+            Outcome::Content => track.content = true,
+            // Also what does not change is asked again: it may be what is wrong.
+            Outcome::Lagging => track.content = false,
+            Outcome::NotListed | Outcome::Faulty | Outcome::Failed => {}
         }
     }
 
@@ -200,7 +249,8 @@ impl Schedule {
         let waiting = self.tracks.values().filter(|track| !track.in_flight);
         let next = waiting.filter_map(|track| {
             let next = track.next?;
-            Some(if track.listed { next } else { next.max(self.next_search) })
+            let search = self.next_search().filter(|_| !track.listed);
+            Some(search.map_or(next, |search| next.max(search)))
         });
         next.chain([self.next_refresh]).min().unwrap_or(self.next_refresh)
     }
@@ -268,7 +318,7 @@ mod tests {
                 for mac in macs {
                     schedule.answered(now, mac, Outcome::NotListed, &mut || 0.0);
                     if mac.octets()[5] % 2 == 0 {
-                        schedule.gone(mac);
+                        schedule.gone(now, mac);
                     }
                 }
             }
@@ -295,6 +345,45 @@ mod tests {
         });
         let content = content.unwrap();
         assert!(content < Duration::from_millis(10_900), "{content:?}");
+    }
+
+    #[test]
+    fn a_device_that_is_listed_late_is_found_within_a_second_while_few_devices_come() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, Duration::from_secs(3600));
+        (1..=10).for_each(|number| schedule.appeared(start, mac(number)));
+        simulate(&mut schedule, start, Duration::from_secs(40), |_, _| Outcome::Content);
+        let start = start + Duration::from_secs(40);
+        schedule.appeared(start, mac(11));
+        let rounds =
+            simulate(&mut schedule, start, Duration::from_secs(60), |_, _| Outcome::NotListed);
+        let at: Vec<Duration> = rounds.iter().map(|(at, _)| *at).collect();
+        assert!(at.windows(2).all(|two| two[1] - two[0] < Duration::from_millis(800)), "{at:?}");
+    }
+
+    #[test]
+    fn what_cannot_change_is_asked_again_of_an_interface_that_came_back_and_of_one_that_lags() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, Duration::from_secs(30));
+        schedule.appeared(start, mac(1));
+        let second = Duration::from_secs(1);
+        simulate(&mut schedule, start, second, |_, _| Outcome::Content);
+        schedule.gone(start + second, mac(1));
+        schedule.appeared(start + second, mac(1));
+        let rounds = simulate(&mut schedule, start + second, Duration::from_secs(400), |_, _| {
+            Outcome::Content
+        });
+        for (at, round) in rounds {
+            let expected = match at {
+                at if at < MIDDLE_AGED => Ask::Everything,
+                _ => Ask::Changing,
+            };
+            assert_eq!(round.asks, [(mac(1), expected)], "after {at:?}");
+        }
+        let now = start + Duration::from_secs(500);
+        schedule.answered(now, mac(1), Outcome::Lagging, &mut || 0.0);
+        let round = schedule.due(now + second, &mut || 0.0).unwrap();
+        assert_eq!(round.asks, [(mac(1), Ask::Everything)]);
     }
 
     #[test]
@@ -331,7 +420,7 @@ mod tests {
         let mut schedule = Schedule::new(now, Duration::from_secs(30));
         schedule.appeared(now, mac(1));
         schedule.due(now, &mut || 0.0).unwrap();
-        schedule.gone(mac(1));
+        schedule.gone(now, mac(1));
         schedule.answered(now, mac(1), Outcome::Content, &mut || 0.0);
         assert_eq!(schedule.next(), now + Duration::from_secs(30));
     }
