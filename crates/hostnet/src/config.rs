@@ -320,22 +320,30 @@ impl<'de> Deserialize<'de> for Mtu {
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    const EXPECTED: &str = "a time from 1 s to 1 h, as \"30s\", \"2m\" or \"500ms\"";
-    let text = String::deserialize(deserializer)?;
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        _ => 0,
-    };
-    let milliseconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    match milliseconds {
-        Some(milliseconds @ 1_000..=3_600_000) => Ok(Duration::from_millis(milliseconds)),
-        _ => Err(de::Error::invalid_value(de::Unexpected::Str(&text), &EXPECTED)),
+    struct DurationVisitor;
+    impl Visitor<'_> for DurationVisitor {
+        type Value = Duration;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a time from 1 s to 1 h, as \"30s\", \"2m\" or \"1500ms\"")
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+            let (number, unit) = text.split_at(digits);
+            let factor = match unit.trim() {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" | "min" => 60_000,
+                "h" => 3_600_000,
+                _ => 0,
+            };
+            let number = number.parse::<u64>().ok();
+            match number.and_then(|number| number.checked_mul(factor)) {
+                Some(milliseconds @ 1_000..=3_600_000) => Ok(Duration::from_millis(milliseconds)),
+                _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+            }
+        }
     }
+    deserializer.deserialize_str(DurationVisitor)
 }
 
 fn device_kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -358,11 +366,20 @@ fn number_in<'de, D: Deserializer<'de>>(
     range: std::ops::RangeInclusive<u32>,
     expected: &str,
 ) -> Result<u32, D::Error> {
-    let number = i64::deserialize(deserializer)?;
-    match u32::try_from(number) {
-        Ok(value) if range.contains(&value) => Ok(value),
-        _ => Err(de::Error::invalid_value(de::Unexpected::Signed(number), &expected)),
+    struct NumberVisitor<'a>(std::ops::RangeInclusive<u32>, &'a str);
+    impl Visitor<'_> for NumberVisitor<'_> {
+        type Value = u32;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.1)
+        }
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<u32, E> {
+            match u32::try_from(number) {
+                Ok(value) if self.0.contains(&value) => Ok(value),
+                _ => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+            }
+        }
     }
+    deserializer.deserialize_i64(NumberVisitor(range, expected))
 }
 
 fn link_group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -389,7 +406,7 @@ where
     T::Err: fmt::Display,
 {
     let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(|error: T::Err| de::Error::custom(format!("{text:?}: {error}")))
+    text.parse().map(Some).map_err(de::Error::custom)
 }
 
 #[cfg(test)]
@@ -463,7 +480,7 @@ mod tests {
         for (text, line, parts) in [
             ("[agent]\nrefrehs = \"30s\"\n", 2, vec!["refrehs", "refresh"]),
             ("[agent]\nrefresh = \"soon\"\n", 2, vec!["refresh", "soon", "\"30s\""]),
-            ("[agent]\nrefresh = 30\n", 2, vec!["refresh", "string"]),
+            ("[agent]\nrefresh = 30\n", 2, vec!["refresh", "30s"]),
             ("\n[agent]\nlink_group = 0\n", 3, vec!["link_group", "from 1"]),
             ("[agent]\ntable_base = 254\n", 2, vec!["table_base", "300"]),
             ("[agent]\nmark_mask = -1\n", 2, vec!["mark_mask", "0x1"]),

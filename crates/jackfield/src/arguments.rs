@@ -129,23 +129,26 @@ pub(crate) fn parse() -> Result<Arguments, ExitCode> {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        let text = error.render().to_string();
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let first = lines.next().unwrap_or_default();
-        let first = first.strip_prefix("error: ").unwrap_or(first);
-        // What is missing is listed on lines of its own.
-        let listed: Vec<&str> = if first.ends_with(':') {
-            lines.take_while(|line| !line.starts_with("Usage")).collect()
-        } else {
-            Vec::new()
-        };
-        let first = match first {
-            text if text.starts_with("jackfield") || text.starts_with("Plugged-in") => {
-                "a command is missing"
-            }
-            text => text,
-        };
-        eprintln!("jackfield: {first} {}; see 'jackfield --help'", listed.join(" "));
+        eprintln!("jackfield: {}; see 'jackfield --help'", reason(&error));
         ExitCode::from(2)
+    })
+}
+
+/// What is wrong with the command line, in one line.
+fn reason(error: &clap::Error) -> String {
+    use clap::error::ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
+    if [DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand].contains(&error.kind()) {
+        return "a command is missing".to_owned();
+    }
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    // What is missing, what would be right and what may be meant are on lines of their own.
+    let ends = |line: &&str| line.starts_with("Usage") || line.starts_with("For more");
+    let listed = lines.take_while(|line| !ends(line));
+    listed.fold(first.to_owned(), |text, line| match line.strip_prefix("tip: ") {
+        Some(tip) => format!("{text}; {tip}"),
+        None => format!("{text} {line}"),
     })
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod demo;
+mod documents;
 mod harness;
 mod matrix;
 mod plug;
 mod untouched;
+mod wrong_use;
