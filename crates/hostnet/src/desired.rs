@@ -645,10 +645,12 @@ impl<'a> Planner<'a> {
     }
 
     /// Who must be the primary where something that was plugged is unplugged and metadata is silent:
-    /// nothing is plugged while anybody but the primary and plugged interfaces is in the group.
+    /// nothing is plugged while anybody but the primary and plugged interfaces is in the group. That
+    /// something was plugged, its journal tells, or where it is gone, the rules that it left.
     fn unnamed_primary(&self) -> Option<u32> {
         let Scope::Unplug(unplugged) = self.scope else { return None };
-        let was_plugged = self.snapshot.journals().any(|(link, _)| unplugged.contains(&link.index));
+        let was_plugged = self.snapshot.journals().any(|(link, _)| unplugged.contains(&link.index))
+            || self.snapshot.rules.iter().any(|rule| rule.protocol == OURS);
         if self.cloud.primary.is_some() || !was_plugged {
             return None;
         }
