@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The running server. It ends when this is dropped.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Echo {
         let addresses: Vec<_> = addresses.into_iter().collect();
         let attempt = || format!("answer in '{}'", host.name());
         let opened: io::Result<Vec<_>> =
-            host.run(|| addresses.iter().map(|address| open(*address)).collect())?;
+            host.run(|| addresses.iter().map(|address| open_once_free(*address)).collect())?;
         let mut sockets = Vec::new();
         for (tcp, udp) in opened.attempt(attempt)? {
             sockets.push(Socket::Listener(tcp));
@@ -83,6 +84,23 @@ impl AsFd for Socket {
             Self::Listener(socket) => socket.as_fd(),
             Self::Connection(socket) => socket.as_fd(),
             Self::Datagram(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// How long an address may be in use by a server that was dropped.
+const LINGERS: Duration = Duration::from_secs(1);
+
+/// A process that another thread is just starting holds everything that is open until it executes
+/// its program: also what was closed here meanwhile.
+fn open_once_free(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
+    let end = Instant::now() + LINGERS;
+    loop {
+        match open(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened,
         }
     }
 }
