@@ -5,6 +5,7 @@
 
 mod demo;
 mod documents;
+mod gone;
 mod harness;
 mod matrix;
 mod plug;

@@ -16,6 +16,10 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// So many failing pairs of one client tell enough.
 const ENOUGH: usize = 8;
 
+/// Main leads there through eth1, also from the primary's addresses: the administrator's own doing,
+/// which no fabric lets pass.
+const BEHIND_A_SECONDARY: &str = "behind the static route through a secondary";
+
 /// Who talks with the interfaces' addresses.
 struct Client<'a> {
     name: &'a str,
@@ -91,10 +95,15 @@ fn beyond_a_veth(host: &Host) -> Host {
 }
 
 /// Plugs four interfaces with so many addresses each: two in one subnet, one in the primary's, one
-/// in a subnet of its own; and lets everybody meet every address.
-fn everybody_meets_every_address(counts: [u32; 4]) {
+/// in a subnet of its own; gives the primary as many; and lets everybody meet every address.
+fn everybody_meets_every_address(count: u32) {
     let stage = Stage::new();
     let (lab, a) = (&stage.lab, &stage.a);
+    let more: Vec<IpAddr> = (0..count).flat_map(|_| lab.new_addresses(&stage.subnets[0])).collect();
+    for address in &more {
+        lab.add_address(a.primary().mac, *address).unwrap();
+    }
+    let primary = Attached { mac: a.primary().mac, name: "eth0".to_owned(), addresses: more };
 
     let bridge =
         a.bridge("docker0", &["172.17.0.0/16", "fd17::/64"].map(|net| net.parse().unwrap()));
@@ -111,11 +120,9 @@ fn everybody_meets_every_address(counts: [u32; 4]) {
 
     let agent = Agent::start(a);
     let plugged = Instant::now();
-    let interfaces: Vec<Attached> = [(2, 1), (2, 2), (1, 3), (3, 4)]
-        .into_iter()
-        .zip(counts)
-        .map(|((subnet, device), count)| stage.attach(subnet, device, count))
-        .collect();
+    let secondaries = [(2, 1), (2, 2), (1, 3), (3, 4)]
+        .map(|(subnet, device)| stage.attach(subnet, device, count));
+    let interfaces: Vec<Attached> = secondaries.into_iter().chain([primary]).collect();
     // Nobody is asked before: a host that forwards would forward what is for an address to come.
     for interface in &interfaces {
         configured_within(a, interface, PATIENCE);
@@ -158,7 +165,7 @@ fn everybody_meets_every_address(counts: [u32; 4]) {
         Client::new("the host by its primary address", a, &own(a)),
         Client::unbound("the host by no address of its choice", a, &own(a)),
         Client::new("the container", &container, container.addresses()),
-        Client::new("behind the static route through a secondary", &behind, behind.addresses()),
+        Client::new(BEHIND_A_SECONDARY, &behind, behind.addresses()),
         Client::new("behind the static route through docker0", &container, &inner),
         Client::new(
             "behind the static route through a veth",
@@ -186,7 +193,11 @@ fn everybody_meets_every_address(counts: [u32; 4]) {
             let echo: Vec<IpAddr> =
                 interface.addresses.iter().copied().chain(other.addresses).collect();
             let _echo = Echo::start(a, &echo).unwrap();
-            let clients: Vec<&Client<'_>> = clients.iter().chain([&other]).collect();
+            let clients: Vec<&Client<'_>> = clients
+                .iter()
+                .filter(|client| interface.name != "eth0" || client.name != BEHIND_A_SECONDARY)
+                .chain([&other])
+                .collect();
             pairs += 4 * clients.len() * interface.addresses.len();
             let meeting = |client: &Client<'_>| {
                 let mut failed = Vec::new();
@@ -223,15 +234,15 @@ fn everybody_meets_every_address(counts: [u32; 4]) {
 
 #[test]
 fn everybody_meets_one_address_of_every_interface() {
-    everybody_meets_every_address([1, 1, 1, 1]);
+    everybody_meets_every_address(1);
 }
 
 #[test]
 fn everybody_meets_three_addresses_of_every_interface() {
-    everybody_meets_every_address([3, 3, 3, 3]);
+    everybody_meets_every_address(3);
 }
 
 #[test]
 fn everybody_meets_fifty_addresses_of_every_interface() {
-    everybody_meets_every_address([50, 50, 50, 50]);
+    everybody_meets_every_address(50);
 }
