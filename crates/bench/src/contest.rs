@@ -65,13 +65,16 @@ impl Contest {
             }
         }
         let [a, b] = instances;
+        let log = |who: &str| {
+            files.log(&format!("{who}-{addresses}{}", if udev { "-udevd" } else { "" }))
+        };
         let configuration = files.configuration.to_string_lossy().into_owned();
         let arguments: &[&str] = &["--config", &configuration, "run"];
         let program = (files.jackfield.as_path(), arguments);
-        let jackfield = Contestant::start("jackfield", &lab, a, program, files.log("jackfield"))?;
+        let jackfield = Contestant::start("jackfield", &lab, a, program, log("jackfield"))?;
         let arguments: &[&str] = if udev { &["--udev"] } else { &[] };
         let program = (files.floor.as_path(), arguments);
-        let floor = Contestant::start("the floor", &lab, b, program, files.log("floor"))?;
+        let floor = Contestant::start("the floor", &lab, b, program, log("floor"))?;
         let interface = lab.interface(&lab.subnet(2), addresses)?;
         Ok(Contest { jackfield, floor, interface, plugged: None, lab })
     }
