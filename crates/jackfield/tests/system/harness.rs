@@ -63,8 +63,17 @@ impl Agent {
     }
 
     pub(crate) fn with_config(host: &Host, config: &str) -> Self {
+        Self::with_environment(host, config, &[])
+    }
+
+    pub(crate) fn with_environment(
+        host: &Host,
+        config: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let config = ConfigFile::new(config);
         let mut command = host.command(JACKFIELD).unwrap();
+        command.envs(environment.iter().copied());
         command.args(["--config", config.path(), "-v", "run"]).stderr(Stdio::piped());
         let mut process = Process::start(&mut command).unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -164,6 +173,16 @@ impl NetworkState {
         NetworkState(lines)
     }
 
+    /// As [`NetworkState::of`], once no duplicate of an address is looked for any more.
+    pub(crate) fn settled(host: &Host) -> Self {
+        let mut state = Self::of(host);
+        eventually("no address is tentative", PATIENCE, || {
+            state = Self::of(host);
+            !state.lines().any(|line| line.contains(" tentative"))
+        });
+        state
+    }
+
     /// True where something of it is ours.
     pub(crate) fn has_ours(&self) -> bool {
         self.0.iter().any(|line| line.contains("proto 106") || line.contains("jackfield:"))
@@ -191,6 +210,16 @@ impl std::fmt::Debug for NetworkState {
 pub(crate) fn assert_same(before: &NetworkState, after: &NetworkState) {
     let difference = before.difference(after);
     assert!(difference.is_empty(), "the network differs:\n{difference}");
+}
+
+/// Waits until the network is as it was, and fails with what differs where it never is.
+#[track_caller]
+pub(crate) fn becomes(before: &NetworkState, host: &Host) {
+    let end = Instant::now() + PATIENCE;
+    while *before != NetworkState::of(host) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_same(before, &NetworkState::of(host));
 }
 
 fn run(host: &Host, program: &str, arguments: &[&str], label: &str) -> Vec<String> {

@@ -5,9 +5,14 @@
 
 mod demo;
 mod documents;
+mod faults;
 mod gone;
 mod harness;
+mod lag;
 mod matrix;
 mod plug;
+mod rest;
+mod storm;
 mod untouched;
+mod watch;
 mod wrong_use;
