@@ -697,6 +697,7 @@ pub(crate) fn address(interface: u32, ip: IpAddr) -> jackfield_kernel::Address {
             no_dad: ip.is_ipv6(),
             tentative: false,
             permanent: true,
+            deprecated: false,
         },
     }
 }

@@ -8,7 +8,7 @@ use jackfield_kernel::{Link, Route, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 use crate::change::{Change, Edit, InterfaceRef};
-use crate::desired::{Desired, DesiredInterface, Device, PluggedDevice, address};
+use crate::desired::{Desired, DesiredInterface, Device, PluggedDevice, Role, address};
 use crate::journal::Journal;
 use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, Snapshot};
 
@@ -247,13 +247,29 @@ fn addresses(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut 
         for ip in interface.addresses.iter().flatten() {
             // Whoever added it, with whatever prefix length: it is there.
             if !present.contains(&(interface.index, *ip)) {
+                let mut address = address(interface.index, *ip);
+                address.flags.deprecated = ip.is_ipv6() && keeps_source(snapshot, interface);
                 steps.addresses_on.push(Change {
                     interface: names.interface(interface.index),
-                    edit: Edit::AddAddress(address(interface.index, *ip)),
+                    edit: Edit::AddAddress(address),
                 });
             }
         }
     }
+}
+
+/// Of several IPv6 addresses of an interface, Linux gives new connections the one that was added
+/// last. Those that the host begins through the primary go on coming from its own address: there
+/// ours stand back, unless it has none.
+fn keeps_source(snapshot: &Snapshot, interface: &DesiredInterface) -> bool {
+    interface.role == Role::Primary
+        && snapshot.addresses.iter().any(|is| {
+            is.interface == interface.index
+                && is.protocol != OURS
+                && !is.flags.tentative
+                && !is.flags.deprecated
+                && matches!(is.address.addr(), IpAddr::V6(ip) if !ip.is_unicast_link_local())
+        })
 }
 
 fn rules(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Steps) {

@@ -7,6 +7,7 @@ use netlink_packet_core::Parseable;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags as WireFlags, AddressHeader, AddressMessage, AddressScope,
+    CacheInfo,
 };
 
 use crate::error::Result;
@@ -34,6 +35,9 @@ pub struct AddressFlags {
     pub tentative: bool,
     /// Never expires.
     pub permanent: bool,
+    /// IPv6: works, and is not chosen as the source of a new connection where the kernel has
+    /// another to choose (RFC 6724, section 5, rule 3).
+    pub deprecated: bool,
 }
 
 /// An address of an interface.
@@ -91,6 +95,7 @@ impl Address {
                 no_dad: flags.contains(WireFlags::Nodad),
                 tentative: flags.intersects(WireFlags::Tentative | WireFlags::Dadfailed),
                 permanent: flags.contains(WireFlags::Permanent),
+                deprecated: flags.contains(WireFlags::Deprecated),
             },
         })
     }
@@ -106,6 +111,12 @@ impl Address {
             flags |= WireFlags::Nodad;
         }
         message.attributes.push(AddressAttribute::Flags(flags));
+        if self.flags.deprecated {
+            // The kernel takes it from the lifetimes: preferred for no time, valid for ever.
+            let mut lifetimes = CacheInfo::default();
+            lifetimes.ifa_valid = u32::MAX;
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        }
         if self.protocol != 0 {
             message.attributes.push(AddressAttribute::Protocol(self.protocol.into()));
         }

@@ -58,6 +58,7 @@ fn secondary(interface: u32, address: &str) -> Address {
         no_dad: address.addr().is_ipv6(),
         tentative: false,
         permanent: true,
+        deprecated: false,
     };
     Address { interface, address, protocol: OURS, flags }
 }
