@@ -69,7 +69,7 @@ fn nothing_is_lost_while_an_interface_comes_and_goes(cycles: u32) {
     let other = lab.interface(&stage.subnets[2], 2).unwrap();
     let flapping = Attached::of(&other, 2);
 
-    let primary: Vec<IpAddr> = a.primary().addresses().collect();
+    let primary = primary_addresses(a);
     let watched: Vec<IpAddr> = primary.iter().chain(&first.addresses).copied().collect();
     let _echo = Echo::start(a, &watched).unwrap();
     answers_within_of(lab.remote(), &watched, PATIENCE);
@@ -161,7 +161,7 @@ fn nothing_is_lost_while_an_interface_comes_and_goes_a_thousand_times() {
 fn the_primary_changes_in_nothing_but_its_link_group() {
     let stage = Stage::new();
     let a = &stage.a;
-    let primary: Vec<IpAddr> = a.primary().addresses().collect();
+    let primary = primary_addresses(a);
     let _echo = Echo::start(a, &primary).unwrap();
     answers_within_of(stage.lab.remote(), &primary, PATIENCE);
     let link = shell(a, "ip -o -d -N link show dev eth0").trim().replace('\\', " ");
@@ -188,6 +188,56 @@ fn the_primary_changes_in_nothing_but_its_link_group() {
         let same = line.split_whitespace().all(|word| as_before.any(|before| before == word));
         assert!(same, "more than the group changed:\n{line}\n{link}");
     }
+}
+
+#[test]
+fn what_the_host_begins_goes_on_coming_from_the_primarys_own_address() {
+    let stage = Stage::new();
+    let (lab, a) = (&stage.lab, &stage.a);
+    // As a router advertisement leaves it: nothing tells which source to take.
+    shell(
+        a,
+        "ip -6 route add default via fe80:ec2::1 dev eth0 metric 99 proto ra
+         ip -6 route delete default dev eth0 metric 100
+         ip route replace default via 10.0.1.1 dev eth0 metric 99 proto dhcp
+         ip route delete default dev eth0 metric 100",
+    );
+    let peers = ["198.51.100.10", "10.0.1.200", "10.0.2.200", "10.0.3.200"];
+    let ipv6_peers = ["2001:db8:ffff::10", "2001:db8:0:1::200", "2001:db8:0:2::200"];
+    let sources = || -> Vec<String> {
+        let routes = peers.into_iter().chain(ipv6_peers);
+        let source = |peer: &str| {
+            let route = shell(a, &format!("ip route get {peer}"));
+            let after = |word: &str| {
+                let rest = route.split_once(word).map(|(_, rest)| rest);
+                rest.and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned()
+            };
+            format!("{peer} by {} from {}", after(" dev "), after(" src "))
+        };
+        routes.map(source).collect()
+    };
+    let before = sources();
+    let own = primary_addresses(a);
+    for address in (0..3).flat_map(|_| lab.new_addresses(&stage.subnets[0])) {
+        lab.add_address(a.primary().mac, address).unwrap();
+    }
+    let agent = Agent::start(a);
+    let attached = [stage.attach(2, 1, 3), stage.attach(1, 2, 3)];
+    for interface in &attached {
+        configured_within(a, interface, PATIENCE);
+    }
+    let all = lab.cloud().interface(a.primary().mac).unwrap().addresses().collect();
+    let primary = Attached { mac: a.primary().mac, name: "eth0".to_owned(), addresses: all };
+    configured_within(a, &primary, PATIENCE);
+    answers_within(lab.remote(), a, &primary.addresses, PATIENCE);
+    assert_eq!(sources(), before);
+    assert!(before.iter().all(|line| own.iter().any(|ip| line.ends_with(&ip.to_string()))));
+    assert!(before.iter().all(|line| line.contains("by eth0")), "{before:#?}");
+    agent.stop();
+}
+
+fn primary_addresses(instance: &jackfield_lab::Instance) -> Vec<IpAddr> {
+    instance.primary().addresses().collect()
 }
 
 fn group(line: &str) -> &str {
