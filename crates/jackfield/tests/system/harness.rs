@@ -96,8 +96,15 @@ impl Agent {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until it listens to events and signals.
+    pub(crate) fn wait_until_started(&self) {
+        let started = || self.log().iter().any(|line| line.ends_with(": started"));
+        eventually("the agent has started", PATIENCE, started);
+    }
+
     /// Asks it to stop, and waits until it has.
     pub(crate) fn stop(mut self) -> Vec<String> {
+        self.wait_until_started();
         let status = Command::new("kill").arg(self.pid().to_string()).status().unwrap();
         assert!(status.success());
         let ended = self.process.child().wait().unwrap();
