@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::change::Change;
 use crate::config::Config;
 use crate::desired::{DesiredInterface, Role, Scope};
-use crate::machine::{Machine, View, ask};
+use crate::machine::{Answer, Machine, View, ask};
 use crate::plan::Plan;
 use crate::snapshot::Snapshot;
 
@@ -284,6 +284,9 @@ impl Session {
             return Ok(());
         }
         let primary = self.client.primary(Instant::now() + wait);
+        // It may have been left in the link group by a plug that was interrupted.
+        let answer = Answer { primary: Some(primary.clone()), ..Answer::default() };
+        self.machine.learn(Instant::now(), &answer);
         let is_primary = match &primary {
             Ok(mac) => link.address.map(MacAddr::from) == Some(*mac),
             // Out of reach: what has addresses of ours and no journal can only be the primary.

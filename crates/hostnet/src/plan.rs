@@ -29,6 +29,7 @@ struct Steps {
     addresses_off: Vec<Change>,
     rules_on: Vec<Change>,
     devices_on: Vec<Change>,
+    primary_on: Vec<Change>,
     routes_replaced: Vec<Change>,
     routes_on: Vec<Change>,
     rules_off: Vec<Change>,
@@ -53,6 +54,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
         addresses_off,
         rules_on,
         devices_on,
+        primary_on,
         routes_replaced,
         routes_on,
         rules_off,
@@ -64,6 +66,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
         addresses_off,
         rules_on,
         devices_on,
+        primary_on,
         routes_replaced,
         routes_on,
         rules_off,
@@ -144,11 +147,12 @@ fn device(snapshot: &Snapshot, link: &Link, interface: &DesiredInterface, steps:
         Device::Group(group) => {
             if link.group != *group {
                 let edit = change(Edit::Group { from: link.group, to: *group });
-                // Into the group before any secondary works, out of it after the last.
+                // Nothing says on the primary that the group is of our making: it is in it only while
+                // a secondary has its journal. Before any secondary works, after the last.
                 if *group == 0 {
-                    steps.devices_off.push(edit);
+                    steps.devices_off.insert(0, edit);
                 } else {
-                    steps.devices_on.insert(0, edit);
+                    steps.primary_on.push(edit);
                 }
             }
         }
