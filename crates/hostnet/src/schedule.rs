@@ -221,6 +221,8 @@ impl Schedule {
             self.strangers.retain(|(_, stranger)| *stranger != mac);
         }
         track.next = match outcome {
+            // Nothing is missing of what was complete.
+            Outcome::NotListed if track.content => None,
             // As soon as the next search is allowed.
             Outcome::NotListed => at_age(LONELY),
             Outcome::Lagging => at_age(LAGGING),
@@ -240,7 +242,9 @@ impl Schedule {
             Outcome::Content => track.content = true,
             // Also what does not change is asked again: it may be what is wrong.
             Outcome::Lagging => track.content = false,
-            Outcome::NotListed | Outcome::Faulty | Outcome::Failed => {}
+            // From now on it is searched for, together with all others that are not listed.
+            Outcome::NotListed => track.listed = false,
+            Outcome::Faulty | Outcome::Failed => {}
         }
     }
 
@@ -384,6 +388,25 @@ mod tests {
         schedule.answered(now, mac(1), Outcome::Lagging, &mut || 0.0);
         let round = schedule.due(now + second, &mut || 0.0).unwrap();
         assert_eq!(round.asks, [(mac(1), Ask::Everything)]);
+    }
+
+    #[test]
+    fn a_service_that_forgets_all_interfaces_is_asked_for_its_listing_once_a_second_at_most() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, Duration::from_secs(30));
+        (1..=20).for_each(|number| schedule.appeared(start, mac(number)));
+        let forgets = Duration::from_millis(100);
+        let rounds = simulate(&mut schedule, start, Duration::from_secs(60), |at, mac| {
+            match (at < forgets, mac.octets()[5] % 2) {
+                (true, 0) => Outcome::Content,
+                (true, _) => Outcome::Lagging,
+                _ => Outcome::NotListed,
+            }
+        });
+        let later = rounds.iter().filter(|(at, _)| *at > Duration::from_secs(2));
+        assert!(later.clone().count() <= 80, "{} rounds", later.count());
+        assert!(later.clone().all(|(_, round)| round.asks.len() <= 1), "{rounds:#?}");
+        assert!(rounds.last().unwrap().1.search.len() >= 10, "{rounds:#?}");
     }
 
     #[test]
