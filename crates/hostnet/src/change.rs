@@ -230,6 +230,11 @@ fn write_route(f: &mut fmt::Formatter<'_>, route: &Route, name: &str) -> fmt::Re
     }
     if route.destination.prefix_len() == 0 {
         write!(f, "default")?;
+        // Where nothing else tells the family.
+        let gateway = route.next_hops.iter().any(|hop| hop.gateway.is_some());
+        if route.family() == Family::V6 && !gateway {
+            write!(f, " (IPv6)")?;
+        }
     } else {
         write!(f, "{}", route.destination)?;
     }
