@@ -14,6 +14,9 @@ use crate::harness::*;
 /// A refresh each second: every fault is met in steady state too.
 const HASTY: &str = "[agent]\nrefresh = \"1s\"\ndevice_kinds = [\"physical\", \"veth\"]\n";
 
+/// Within this a refresh comes, also where none is configured.
+const A_REFRESH: Duration = Duration::from_secs(40);
+
 /// Every way in which an answer can be bad.
 fn effects() -> Vec<(&'static str, Effect)> {
     let ms = Duration::from_millis;
@@ -81,6 +84,8 @@ struct Measure {
     recovery: Duration,
     /// The most requests in a second of fault, on average.
     requests_a_second: f64,
+    /// The most rounds in a minute of fault.
+    rounds_a_minute: f64,
 }
 
 /// What came of one fault.
@@ -106,18 +111,10 @@ impl Patient {
         succeed(&stage.a, &["plug", "eth1"]);
         let mut addresses = working.addresses.clone();
         addresses.extend(stage.a.primary().addresses());
+        // Many of these start at once.
+        answers_within(stage.lab.remote(), &stage.a, &addresses, 3 * PATIENCE);
         let echo = Echo::start(&stage.a, &addresses).unwrap();
-        eventually("all answer", PATIENCE, || {
-            let answers = |address: &IpAddr| {
-                let timeout = Duration::from_millis(50);
-                let transport = jackfield_lab::probe::Transport::Udp;
-                let to = Echo::at(*address);
-                jackfield_lab::probe::probe(stage.lab.remote(), None, to, transport, timeout)
-                    .is_ok()
-            };
-            addresses.iter().all(answers)
-        });
-        let every = Duration::from_millis(50);
+        let every = Duration::from_millis(100);
         let stream = |address: &IpAddr| {
             PacketStream::start(stage.lab.remote(), None, *address, every).unwrap()
         };
@@ -132,7 +129,9 @@ impl Patient {
 
     fn finish(self) {
         for stream in self.streams {
-            let report = stream.finish();
+            let mut report = stream.finish();
+            // The last answers are not waited for as long as a busy machine needs.
+            report.lost.retain(|number| number + 10 < report.sent);
             assert!(report.lost.is_empty(), "{:?} lost packets: {report:?}", self.working);
         }
         assert_eq!(self.stage.lab.violations(), []);
@@ -154,9 +153,8 @@ fn endure(effect: &Effect, target: Target, measure: Measure) -> Outcome {
         let (mark, rounds) = (lab.cloud().request_count(), rounds_of(agent));
         let began = Instant::now();
         let attached = attach.map(|(subnet, device)| patient.stage.attach(subnet, device, 2));
-        let met = lab.cloud().wait_for_requests(mark, PATIENCE, |requests| {
-            target == Target::Key("ipv6s") && attached.is_none()
-                || requests.iter().any(|request| request.faulty)
+        let met = lab.cloud().wait_for_requests(mark, A_REFRESH, |requests| {
+            requests.iter().any(|request| request.faulty)
         });
         assert!(met, "no request met the fault");
         std::thread::sleep(measure.fault.saturating_sub(began.elapsed()));
@@ -189,6 +187,7 @@ fn endure(effect: &Effect, target: Target, measure: Measure) -> Outcome {
     agent.stop();
     patient.finish();
     assert!(outcome.requests_a_second <= measure.requests_a_second, "{outcome:?}");
+    assert!(outcome.rounds_a_minute <= measure.rounds_a_minute, "{outcome:?}");
     outcome
 }
 
@@ -222,17 +221,19 @@ fn endure_all(target: Target, side_by_side: usize, measure: Measure) {
 const SHORT: Measure = Measure {
     config: HASTY,
     fault: Duration::from_secs(1),
-    recovery: Duration::from_secs(10),
+    recovery: PATIENCE,
     // What 300 packets a second are, each request on a connection of its own.
     requests_a_second: 50.0,
+    rounds_a_minute: f64::INFINITY,
 };
 
 /// With the refresh as it is by default.
 const LONG: Measure = Measure {
     config: LAB_CONFIG,
     fault: Duration::from_secs(60),
-    recovery: Duration::from_secs(40),
-    requests_a_second: 500.0,
+    recovery: A_REFRESH,
+    requests_a_second: 8.0,
+    rounds_a_minute: 90.0,
 };
 
 #[test]

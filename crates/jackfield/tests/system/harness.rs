@@ -180,12 +180,13 @@ impl NetworkState {
         NetworkState(lines)
     }
 
-    /// As [`NetworkState::of`], once no duplicate of an address is looked for any more.
+    /// As [`NetworkState::of`], once no duplicate of an address is looked for any more, and nothing
+    /// changes that follows from it.
     pub(crate) fn settled(host: &Host) -> Self {
         let mut state = Self::of(host);
-        eventually("no address is tentative", PATIENCE, || {
-            state = Self::of(host);
-            !state.lines().any(|line| line.contains(" tentative"))
+        eventually("nothing changes any more", PATIENCE, || {
+            let before = std::mem::replace(&mut state, Self::of(host));
+            before == state && !state.lines().any(|line| line.contains(" tentative"))
         });
         state
     }
