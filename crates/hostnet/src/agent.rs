@@ -135,6 +135,7 @@ struct Settled {
     devices: Vec<(u32, String, bool, bool)>,
     /// Routes of others that are mirrored.
     mirrored: Vec<Route>,
+    awaiting_udev: BTreeSet<u32>,
 }
 
 struct Watchdog {
@@ -342,7 +343,8 @@ impl Agent {
             return Ok(());
         }
         let drift = self.settled.as_ref() == Some(&settled);
-        self.settled = None;
+        // What somebody changes while their last change is put back is theirs as well.
+        self.settled = drift.then_some(settled);
         for change in &view.plan.changes {
             if drift {
                 warn!("changed by somebody else, put back: {change}");
@@ -501,7 +503,8 @@ impl Settled {
             .collect();
         let of_others = |route: &&Route| route.table == MAIN && route.protocol != OURS;
         let mirrored = view.snapshot.routes.iter().filter(of_others).cloned().collect();
-        Settled { cloud: view.cloud.clone(), devices, mirrored }
+        let awaiting_udev = view.snapshot.awaiting_udev.clone();
+        Settled { cloud: view.cloud.clone(), devices, mirrored, awaiting_udev }
     }
 }
 
