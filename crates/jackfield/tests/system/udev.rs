@@ -142,6 +142,20 @@ fn while_udev_takes_its_time_metadata_is_asked_and_the_interface_stays_down() {
 }
 
 #[test]
+fn that_udev_has_finished_is_no_change_by_somebody_else() {
+    // It leaves the name as it is.
+    let rules = |mac: &str| named_after(mac, 1).replace("ens6", "eth1");
+    let Some((stage, attached)) = stage(rules) else { return };
+    let agent = Agent::start(&stage.a);
+    agent.wait_until_started();
+    stage.lab.attach(&stage.a, attached.mac, &Plug::new(1)).unwrap();
+    answers_within(stage.lab.remote(), &stage.a, &attached.addresses, PATIENCE);
+    assert_configured_as(&stage, "eth1");
+    assert_eq!(warnings(&agent), [""; 0]);
+    agent.stop();
+}
+
+#[test]
 fn a_plug_by_hand_waits_for_udev_too() {
     let Some((stage, attached)) = stage(|mac| named_after(mac, 1)) else { return };
     let (mut history, plugged) = History::of_attach(&stage, &attached);
