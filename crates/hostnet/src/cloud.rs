@@ -130,7 +130,7 @@ impl Memory {
     }
 
     /// Takes note of which devices are there: what was heard of a device that is gone is forgotten,
-    /// and addresses of ours that a present one has are held until metadata has spoken.
+    /// and addresses of a present one that we work for are held until metadata has spoken.
     ///
     /// Returns the MACs whose attachment is new or gone, of which nothing may be remembered
     /// elsewhere either.
@@ -148,9 +148,7 @@ impl Memory {
         for (mac, interface) in present {
             self.records.entry(mac).or_insert_with(|| {
                 changed.push(mac);
-                let held = snapshot
-                    .our_addresses(interface)
-                    .map(|address| (address.address.addr(), Absence::default()));
+                let held = snapshot.served_addresses(interface).map(|ip| (ip, Absence::default()));
                 Record { interface, facts: None, held: held.collect(), heard: None }
             });
         }

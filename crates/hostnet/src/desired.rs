@@ -129,7 +129,11 @@ pub struct PluggedDevice {
 pub fn desired(snapshot: &Snapshot, cloud: &Cloud, config: &Config, scope: &Scope) -> Desired {
     let mut planner = Planner::new(snapshot, cloud, config, scope);
     let candidates: Vec<Candidate<'_>> = snapshot.candidates().collect();
-    // Who is plugged already keeps its table; newcomers look for theirs afterwards.
+    // Who is plugged already keeps its table until it has left it; newcomers look for theirs
+    // afterwards.
+    for (link, journal) in snapshot.journals() {
+        planner.tables.entry(journal.table).or_insert(link.index);
+    }
     let (plugged, new): (Vec<Candidate<'_>>, Vec<Candidate<'_>>) =
         candidates.into_iter().partition(|candidate| journal_of(candidate.link).is_some());
     for candidate in plugged.iter().chain(&new) {
@@ -201,8 +205,9 @@ impl<'a> Planner<'a> {
     /// Each address belongs to one interface: the one that has it, else the first that wants it.
     fn address_owners(&self) -> BTreeMap<IpAddr, u32> {
         let mut owners = BTreeMap::new();
+        // An interface of which nothing is known yet keeps what it has.
         let wants = |mac: MacAddr, ip: &IpAddr| {
-            self.cloud.interfaces.get(&mac).is_some_and(|known| known.addresses.contains(ip))
+            self.cloud.interfaces.get(&mac).is_none_or(|known| known.addresses.contains(ip))
         };
         for candidate in self.snapshot.candidates() {
             for address in self.snapshot.our_addresses(candidate.link.index) {
@@ -284,7 +289,12 @@ impl<'a> Planner<'a> {
                 config: self.config.defaults.clone(),
                 open: false,
             };
-            if *self.scope == Scope::Everything {
+            let unplugged = match self.scope {
+                Scope::Everything => true,
+                Scope::Only(_) => false,
+                Scope::Unplug(unplug) => unplug.contains(&link.index),
+            };
+            if unplugged {
                 self.release(&subject, Role::Unmanaged, Vec::new());
             } else {
                 self.hold_or(&subject, Role::Unmanaged, Vec::new());
@@ -295,7 +305,8 @@ impl<'a> Planner<'a> {
     fn primary(&mut self, subject: &Subject<'_>, in_scope: bool) {
         let link = subject.link;
         let mut addresses = None;
-        if let (Some(known), true) = (subject.known, in_scope) {
+        // Whether it is managed may depend on what is not known yet.
+        if let (Some(known), true) = (subject.known, in_scope && !subject.open) {
             let mut own = known.addresses.clone();
             if !subject.config.manage {
                 own.clear();
@@ -326,14 +337,20 @@ impl<'a> Planner<'a> {
                 return self.hold_or(subject, Role::Waiting, vec![Problem::incomplete(known)]);
             }
         };
-        if !known.addresses.iter().any(|ip| known.subnet_of(*ip).is_some()) {
+        // What works without a subnet that is known worked with one that was.
+        let homeless = self
+            .snapshot
+            .served_addresses(link.index)
+            .any(|ip| known.addresses.contains(&ip) && known.subnet_of(ip).is_none());
+        if homeless || !known.addresses.iter().any(|ip| known.subnet_of(*ip).is_some()) {
             return self.hold_or(subject, Role::Waiting, vec![Problem::incomplete(known)]);
         }
         if self.snapshot.awaiting_udev.contains(&link.index) && !link.up {
             return self.hold_or(subject, Role::Waiting, vec![Problem::awaiting_udev()]);
         }
-        let established = subject.journal.is_some();
-        if let Some(other) = self.tables.get(&table).copied() {
+        let established = subject.journal.as_ref().is_some_and(|journal| journal.table == table);
+        let other = self.tables.get(&table).copied().filter(|other| *other != link.index);
+        if let Some(other) = other {
             let other = self.snapshot.link(other).map_or("another", |link| link.name.as_str());
             let problem = Problem::table_conflict(table, other);
             return self.hold_or(subject, Role::Refused, vec![problem]);
@@ -548,15 +565,23 @@ impl<'a> Planner<'a> {
             .our_addresses(subject.link.index)
             .map(|address| address.address.addr())
             .collect();
+        // Killed on the way to another table, it may use the old one still.
+        let mut tables = BTreeSet::from([table]);
+        let used: BTreeMap<IpNet, u32> = our_rules(self.snapshot)
+            .filter_map(|(rule, table)| Some((rule.source?, table)))
+            .collect();
         for ip in addresses {
-            self.source_rule(ip, table);
+            match used.get(&IpNet::from(ip)) {
+                Some(used) => _ = tables.insert(*used),
+                None => self.source_rule(ip, table),
+            }
         }
-        for rule in self.snapshot.rules.iter().filter(|rule| rule.protocol == OURS) {
-            if rule.action == RuleAction::Table(table) {
+        for (rule, used) in our_rules(self.snapshot) {
+            if tables.contains(&used) {
                 self.families.insert(rule.family);
             }
         }
-        self.desired.kept_tables.insert(table);
+        self.desired.kept_tables.extend(tables);
         self.desired.kept_interfaces.insert(subject.link.index);
         self.tables.insert(table, subject.link.index);
         self.push_plugged(subject, Role::Held, Device::Keep, None, table, problems);
@@ -615,10 +640,41 @@ impl<'a> Planner<'a> {
                 ..Rule::new(family, self.config.agent.rule_priority, RuleAction::Table(MAIN))
             });
         }
+        self.part_last_resorts();
         self.primary_group();
+        self.wait_for_held_addresses();
         self.markers();
         self.desired.interfaces.sort_by_key(|interface| interface.index);
         self.desired
+    }
+
+    /// Main has room for one default route of a metric. Interfaces whose tables were numbered from
+    /// different bases may want the same.
+    fn part_last_resorts(&mut self) {
+        let is_last_resort =
+            |route: &&Route| route.table == MAIN && route.destination.prefix_len() == 0;
+        let kept = &self.desired.kept_interfaces;
+        let mut taken: BTreeSet<(Family, u32)> = self
+            .snapshot
+            .routes
+            .iter()
+            .filter(is_last_resort)
+            .filter(|route| kept.iter().any(|index| route.uses(*index)))
+            .map(|route| (route.family(), route.metric))
+            .collect();
+        let wanted: Vec<Route> =
+            self.desired.routes.iter().filter(is_last_resort).cloned().collect();
+        for route in wanted {
+            let mut parted = route.clone();
+            while !taken.insert((parted.family(), parted.metric)) {
+                let Some(next) = parted.metric.checked_add(1) else { break };
+                parted.metric = next;
+            }
+            if parted != route {
+                self.desired.routes.remove(&route);
+                self.desired.routes.insert(parted);
+            }
+        }
     }
 
     /// The primary is in the group exactly as long as somebody needs it there.
@@ -666,13 +722,56 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// An address moves to its new interface when the one that has it lets it go, not before.
+    fn wait_for_held_addresses(&mut self) {
+        let ours = || self.snapshot.addresses.iter().filter(|is| is.protocol == OURS);
+        let holds: BTreeSet<u32> = self
+            .desired
+            .interfaces
+            .iter()
+            .filter(|interface| interface.addresses.is_none())
+            .map(|interface| interface.index)
+            .collect();
+        let held: BTreeSet<IpAddr> =
+            ours().filter(|is| holds.contains(&is.interface)).map(|is| is.address.addr()).collect();
+        if held.is_empty() {
+            return;
+        }
+        let has: BTreeSet<(u32, IpAddr)> =
+            ours().map(|is| (is.interface, is.address.addr())).collect();
+        for interface in &mut self.desired.interfaces {
+            let Some(addresses) = &mut interface.addresses else { continue };
+            let waits = |ip: &IpAddr| held.contains(ip) && !has.contains(&(interface.index, *ip));
+            let waiting: Vec<IpAddr> = addresses.iter().copied().filter(waits).collect();
+            for ip in waiting {
+                addresses.remove(&ip);
+                let source = Some(IpNet::from(ip));
+                let action = interface.table.map(RuleAction::Table);
+                self.desired
+                    .rules
+                    .retain(|rule| rule.source != source || Some(rule.action) != action);
+                interface.problems.push(Problem::address_elsewhere(ip));
+            }
+        }
+    }
+
     fn markers(&mut self) {
         let Some(table) = self.desired.markers else { return };
+        // What somebody else gave an interface, that one takes away again.
+        let mut others: BTreeSet<(u32, IpAddr)> = BTreeSet::new();
+        let there = &self.snapshot.addresses;
+        others.extend(there.iter().map(|is| (is.interface, is.address.addr())));
+        for is in there.iter().filter(|is| is.protocol == OURS) {
+            others.remove(&(is.interface, is.address.addr()));
+        }
         let mut markers = Vec::new();
         for interface in &self.desired.interfaces {
             match &interface.addresses {
                 Some(addresses) => markers.extend(
-                    addresses.iter().map(|ip| marker(table, &address(interface.index, *ip))),
+                    addresses
+                        .iter()
+                        .filter(|ip| !others.contains(&(interface.index, **ip)))
+                        .map(|ip| marker(table, &address(interface.index, *ip))),
                 ),
                 None => markers.extend(
                     self.snapshot
@@ -700,6 +799,14 @@ pub(crate) fn address(interface: u32, ip: IpAddr) -> jackfield_kernel::Address {
             deprecated: false,
         },
     }
+}
+
+/// Our rules for the addresses of interfaces, with the table that each leads to.
+fn our_rules(snapshot: &Snapshot) -> impl Iterator<Item = (&Rule, u32)> {
+    snapshot.rules.iter().filter_map(|rule| match rule.action {
+        RuleAction::Table(table) if rule.protocol == OURS && table != MAIN => Some((rule, table)),
+        _ => None,
+    })
 }
 
 fn journal_of(link: &Link) -> Option<Journal> {

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use jackfield_kernel::{Link, Route, Rule, RuleAction};
+use ipnet::IpNet;
+use jackfield_kernel::{Family, Link, Route, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 use crate::change::{Change, Edit, InterfaceRef};
@@ -276,13 +277,35 @@ fn keeps_source(snapshot: &Snapshot, interface: &DesiredInterface) -> bool {
         })
 }
 
+/// The interfaces that lose all the IPv4 addresses that they have. With the last one the kernel takes
+/// the interface's IPv4 routes in every table, and tells nobody.
+fn left_without_ipv4(snapshot: &Snapshot, steps: &Steps) -> BTreeSet<u32> {
+    let mut count: BTreeMap<u32, usize> = BTreeMap::new();
+    for is in snapshot.addresses.iter().filter(|is| is.address.addr().is_ipv4()) {
+        *count.entry(is.interface).or_default() += 1;
+    }
+    for change in &steps.addresses_off {
+        if let Edit::RemoveAddress(is) = &change.edit
+            && is.address.addr().is_ipv4()
+            && let Some(count) = count.get_mut(&is.interface)
+        {
+            *count = count.saturating_sub(1);
+        }
+    }
+    count.into_iter().filter(|(_, left)| *left == 0).map(|(interface, _)| interface).collect()
+}
+
 fn rules(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Steps) {
     let mut present = BTreeSet::new();
+    let spoken_for: BTreeSet<Option<IpNet>> =
+        desired.rules.iter().map(|rule| rule.source).filter(Option::is_some).collect();
     for is in snapshot.rules.iter().filter(|rule| rule.protocol == OURS) {
         let kept = match is.action {
             RuleAction::Table(table) => desired.kept_tables.contains(&table),
             _ => false,
         };
+        // The address is another interface's by now, and this rule would be asked first.
+        let kept = kept && !spoken_for.contains(&is.source);
         // The kernel can hold the same rule twice; one is enough.
         let first = present.insert(is);
         if (!desired.rules.contains(is) && !kept) || !first {
@@ -297,11 +320,16 @@ fn rules(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Step
 }
 
 fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Steps) {
-    type Key = (ipnet::IpNet, u32, u32, u8);
+    type Key = (IpNet, u32, u32, u8);
     let key = |route: &Route| -> Key { (route.destination, route.table, route.metric, route.tos) };
     let wanted: BTreeMap<Key, &Route> = desired.routes.iter().map(|r| (key(r), r)).collect();
     let present: BTreeSet<&Route> =
         snapshot.routes.iter().filter(|route| route.protocol == OURS).collect();
+    let without_ipv4 = left_without_ipv4(snapshot, steps);
+    let flushed = |route: &Route| {
+        route.family() == Family::V4
+            && route.next_hops.iter().any(|hop| without_ipv4.contains(&hop.interface))
+    };
     for is in present.iter().copied().filter(|is| !desired.routes.contains(is)) {
         let kept = desired.kept_tables.contains(&is.table)
             || (is.table == MAIN
@@ -319,7 +347,7 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
     }
     // A subnet before what is reached through it.
     let mut missing: Vec<&Route> =
-        desired.routes.iter().filter(|route| !present.contains(route)).collect();
+        desired.routes.iter().filter(|is| !present.contains(is) || flushed(is)).collect();
     missing.sort_by_key(|route| (route.table, route.next_hops.iter().any(|h| h.gateway.is_some())));
     for route in missing {
         let taken = snapshot

@@ -1,7 +1,9 @@
 //! What the machine is like at one instant, as far as it matters here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use jackfield_kernel::sysctl::{self, Setting};
 use jackfield_kernel::{
     Address, Error, Family, Link, Route, RouteFilter, RouteKind, Rtnetlink, Rule,
@@ -66,7 +68,7 @@ pub fn marker_table(agent: &AgentConfig) -> u32 {
 
 /// The marker of an address.
 pub fn marker(table: u32, address: &Address) -> Route {
-    let host = ipnet::IpNet::from(address.address.addr());
+    let host = IpNet::from(address.address.addr());
     Route {
         kind: RouteKind::Blackhole,
         metric: address.interface,
@@ -143,8 +145,10 @@ impl Snapshot {
 
     fn believe_markers(&mut self, table: u32) {
         for address in &mut self.addresses {
-            let marker = marker(table, address);
-            address.protocol = if self.routes.contains(&marker) { OURS } else { 0 };
+            // Ours is alone in its prefix; somebody else may have the same address with another.
+            let alone = address.address.prefix_len() == address.address.max_prefix_len();
+            let marked = alone && self.routes.contains(&marker(table, address));
+            address.protocol = if marked { OURS } else { 0 };
         }
     }
 
@@ -170,6 +174,20 @@ impl Snapshot {
     /// Our addresses on an interface.
     pub fn our_addresses(&self, interface: u32) -> impl Iterator<Item = &Address> {
         self.addresses.iter().filter(move |a| a.interface == interface && a.protocol == OURS)
+    }
+
+    /// The addresses of an interface that we work for: ours, and those of others for which we have
+    /// a rule.
+    pub fn served_addresses(&self, interface: u32) -> impl Iterator<Item = IpAddr> {
+        let by_rule = |ip: IpAddr| {
+            let source = Some(IpNet::from(ip));
+            self.rules.iter().any(|rule| rule.protocol == OURS && rule.source == source)
+        };
+        self.addresses
+            .iter()
+            .filter(move |is| is.interface == interface)
+            .filter(move |is| is.protocol == OURS || by_rule(is.address.addr()))
+            .map(|is| is.address.addr())
     }
 
     /// A setting of an interface; `None` where the kernel does not have it.
