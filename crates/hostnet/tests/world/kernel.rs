@@ -116,7 +116,8 @@ impl Kernel {
         if !self.keeps_address_protocol {
             let table = marker_table(agent);
             for address in &mut snapshot.addresses {
-                let ours = snapshot.routes.contains(&marker(table, address));
+                let alone = address.address.prefix_len() == address.address.max_prefix_len();
+                let ours = alone && snapshot.routes.contains(&marker(table, address));
                 address.protocol = if ours { OURS } else { 0 };
             }
         }
@@ -181,7 +182,8 @@ impl Kernel {
                 Ok(())
             }
             Edit::AddName(name) => {
-                let taken = |link: &Link| link.name == *name || link.alternative_names.contains(name);
+                let taken =
+                    |link: &Link| link.name == *name || link.alternative_names.contains(name);
                 if self.links.iter().any(taken) {
                     return Err(EEXIST);
                 }
@@ -378,15 +380,31 @@ impl Kernel {
         self.settings.insert((index, DISABLE_IPV6), no_ipv6);
     }
 
-    /// What is there, in an order that does not depend on when it came.
-    pub(crate) fn sorted(mut self) -> Self {
-        sort(&mut self.addresses, &mut self.rules);
-        self.routes.sort();
-        self
+    /// What is there, a line each, in an order that does not depend on when it came.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.links.iter().map(|is| format!("{is:?}")).collect();
+        lines.extend(self.addresses.iter().map(|is| format!("{is:?}")));
+        lines.extend(self.routes.iter().map(|is| format!("{is:?}")));
+        lines.extend(self.rules.iter().map(|is| format!("{is:?}")));
+        lines.extend(self.settings.iter().map(|is| format!("{is:?}")));
+        lines.sort();
+        lines
     }
 }
 
-pub(crate) fn sort(addresses: &mut [Address], rules: &mut [Rule]) {
-    addresses.sort_by_key(|is| (is.interface, is.address, is.protocol));
-    rules.sort();
+/// How two lists of lines differ; empty where they do not.
+pub(crate) fn difference(was: &[String], is: &[String]) -> String {
+    let count = |lines: &[String], line: &String| lines.iter().filter(|is| *is == line).count();
+    let mut all: Vec<&String> = was.iter().chain(is).collect();
+    all.sort();
+    all.dedup();
+    let mut text = String::new();
+    for line in all {
+        match (count(was, line), count(is, line)) {
+            (before, after) if before > after => text.push_str(&format!("  - {line}\n")),
+            (before, after) if before < after => text.push_str(&format!("  + {line}\n")),
+            _ => {}
+        }
+    }
+    text
 }
