@@ -1,5 +1,9 @@
-//! The JSON that programs read: every field that is promised, of the type that is promised.
+//! What is promised in writing: the JSON that programs read, every field of the type that is promised,
+//! and the configuration as the documents show it.
 
+use std::path::Path;
+
+use jackfield_hostnet::config::Config;
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -193,4 +197,24 @@ fn what_plug_did_is_told_to_programs_as_plan_told_it() {
     let unplug = succeed(&stage.a, &["unplug", "--json", "eth1"]);
     let unplug: Value = serde_json::from_str(&unplug).unwrap();
     assert!(!unplug["changes"].as_array().unwrap().is_empty());
+}
+
+/// The TOML that a document shows.
+fn examples(document: &str) -> Vec<String> {
+    let parts = document.split("```toml\n").skip(1);
+    parts.map(|part| part.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_configuration_in_the_documents_is_understood() {
+    let parse = |text: &str| Config::parse(text, Path::new("document")).unwrap();
+    let readme = examples(include_str!("../../../../README.md"));
+    let [example] = &readme[..] else { panic!("one example: {readme:?}") };
+    let config = parse(example);
+    let defaults = Config::default();
+    assert_eq!((&config.agent, &config.defaults), (&defaults.agent, &defaults.defaults));
+    assert_eq!(config.interfaces[0].manage, Some(false));
+    for example in examples(include_str!("../../../../docs/configuration.md")) {
+        assert_ne!(parse(&example), defaults);
+    }
 }
