@@ -232,7 +232,7 @@ const LONG: Measure = Measure {
     config: LAB_CONFIG,
     fault: Duration::from_secs(60),
     recovery: A_REFRESH,
-    requests_a_second: 8.0,
+    requests_a_second: 12.0,
     rounds_a_minute: 90.0,
 };
 
