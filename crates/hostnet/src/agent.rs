@@ -198,7 +198,7 @@ impl Agent {
             }
             let now = Instant::now();
             if let Some(round) = self.schedule.due(now, &mut fastrand::f64) {
-                self.ask(round)?;
+                self.ask(round);
             }
             self.feed_watchdog(now);
             if self.wait()? {
@@ -463,25 +463,27 @@ impl Agent {
         self.complaints = complaints;
     }
 
-    fn ask(&mut self, round: Round) -> Result<(), AgentError> {
+    fn ask(&mut self, round: Round) {
         debug!("asking metadata: {round:?}");
         let client = Arc::clone(&self.client);
         let sender = self.answers.0.clone();
         let wake = Arc::clone(&self.wake);
+        let asked = round.clone();
         let work = move || {
             let deadline = Instant::now() + ROUND;
-            let answer = ask(&client, &round.asks, &round.search, deadline);
+            let answer = ask(&client, &asked.asks, &asked.search, deadline);
             // The agent is gone where nobody receives.
-            if sender.send(Answered { answer, round }).is_ok() {
+            if sender.send(Answered { answer, round: asked }).is_ok() {
                 let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
             }
         };
-        std::thread::Builder::new()
-            .name("metadata".to_owned())
-            .stack_size(STACK)
-            .spawn(work)
-            .map(drop)
-            .map_err(system("start a thread"))
+        let thread =
+            std::thread::Builder::new().name("metadata".to_owned()).stack_size(STACK).spawn(work);
+        if let Err(error) = thread {
+            // A machine that is out of threads keeps its network: as if nobody had answered.
+            warn!("cannot ask metadata, no thread can be started: {error}");
+            self.take_answer(Answered { answer: Answer::default(), round });
+        }
     }
 
     fn feed_watchdog(&mut self, now: Instant) {

@@ -349,12 +349,10 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
     let mut missing: Vec<&Route> =
         desired.routes.iter().filter(|is| !present.contains(is) || flushed(is)).collect();
     missing.sort_by_key(|route| (route.table, route.next_hops.iter().any(|h| h.gateway.is_some())));
+    let taken: BTreeSet<Key> =
+        snapshot.routes.iter().filter(|is| is.protocol != OURS).map(key).collect();
     for route in missing {
-        let taken = snapshot
-            .routes
-            .iter()
-            .any(|is| is.protocol != OURS && key(is) == key(route) && is.tos == route.tos);
-        if !taken {
+        if !taken.contains(&key(route)) {
             let edit = Edit::AddRoute(route.clone());
             steps.routes_on.push(Change { interface: names.of_route(route), edit });
         }

@@ -39,7 +39,9 @@ const FOLLOW_UPS: [Duration; 5] = [
 ];
 /// The first wait after a failure; doubled by each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-/// The longest wait after a failure.
+/// The longest wait after a failure for an interface that nobody can use yet.
+const URGENT_BACKOFF: Duration = Duration::from_secs(10);
+/// The longest wait after a failure for others.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
 /// What one answer told about one interface.
@@ -233,7 +235,9 @@ impl Schedule {
             }
             Outcome::Faulty | Outcome::Failed => {
                 let doublings = track.failures.saturating_sub(1).min(10);
-                let wait = FIRST_BACKOFF.saturating_mul(1 << doublings).min(LONGEST_BACKOFF);
+                let urgent = !track.content && age < MIDDLE_AGED;
+                let longest = if urgent { URGENT_BACKOFF } else { LONGEST_BACKOFF };
+                let wait = FIRST_BACKOFF.saturating_mul(1 << doublings).min(longest);
                 // Half of it is certain, so that nobody asks at once; half is jitter.
                 Some(now + wait.mul_f64(0.5 + jitter() / 2.0))
             }
@@ -429,10 +433,10 @@ mod tests {
             let mut schedule = Schedule::new(start, Duration::from_secs(3600));
             schedule.appeared(start, mac(1));
             let rounds = simulate(&mut schedule, start, Duration::from_secs(60), |_, _| failure);
-            assert!((6..=12).contains(&rounds.len()), "{} rounds in a minute", rounds.len());
+            assert!((6..=16).contains(&rounds.len()), "{} rounds in a minute", rounds.len());
             let mut recovered = schedule.clone();
             let at = recovered.next();
-            assert!(at - start <= Duration::from_secs(90));
+            assert!(at - start <= Duration::from_secs(70), "not asked again soon");
             assert!(recovered.due(at, &mut || 0.0).is_some());
         }
     }
