@@ -74,6 +74,17 @@ impl Budget {
         }
     }
 
+    /// Whether `packets` more may be sent now; if so, they are counted.
+    pub(super) fn admit_now(&self, packets: u32) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let now_is_early_enough = state.earliest(packets, self.per_window, now) <= now;
+        if now_is_early_enough {
+            state.sent.push_back((now, packets));
+        }
+        now_is_early_enough
+    }
+
     /// The service asked for fewer requests: nothing is sent for a while, longer each time.
     pub(super) fn throttled(&self) {
         let now = Instant::now();

@@ -12,7 +12,7 @@ use super::budget::{Backoff, Budget, KEPT_CONNECTION, NEW_CONNECTION};
 use super::crawl::{self, Learned};
 use super::session::{Grant, Session, Token, Waited};
 use super::text;
-use crate::http::{Answer, Connections, Endpoint, Fault, Limits, Link};
+use crate::http::{Answer, Connections, Endpoint, Fault, Flight, Limits, Link};
 use crate::{Ask, Error, Listing, MacAddr};
 
 const TTL_FIELD: &str = "X-aws-ec2-metadata-token-ttl-seconds";
@@ -210,28 +210,35 @@ impl Client {
         deadline: Instant,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, Error> {
+        self.get_after(Tried::default(), path, deadline, read)
+    }
+
+    /// As [`Client::get`], where it was asked for once before.
+    pub(super) fn get_after<T>(
+        &self,
+        tried: Tried,
+        path: &str,
+        deadline: Instant,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, Error> {
+        let Tried { mut failed, mut renewed, mut endpoint } = tried;
         let mut backoff = Backoff::default();
-        let mut renewed = false;
         let mut garbled = 0;
         let mut failure = None;
         loop {
-            let error = match self.get_once(path, deadline, &mut renewed) {
-                Ok(answer) => match std::str::from_utf8(&answer.body) {
-                    Ok(body) => match read(body) {
-                        Ok(value) => return Ok(value),
-                        Err(reason) => {
-                            garbled += 1;
-                            Error::Malformed { url: self.url(path), reason }
-                        }
-                    },
-                    Err(_) => {
-                        garbled += 1;
-                        let reason = "the answer is not text".into();
-                        Error::Malformed { url: self.url(path), reason }
+            let (error, is_garbled) = match failed.take() {
+                Some(failed) => *failed,
+                None => {
+                    match self.get_once(path, deadline, &mut renewed, endpoint.take().map(|e| *e)) {
+                        Ok(answer) => match self.understand(path, &answer, &read) {
+                            Ok(value) => return Ok(value),
+                            Err(error) => (error, true),
+                        },
+                        Err(error) => (error, false),
                     }
-                },
-                Err(error) => error,
+                }
             };
+            garbled += u32::from(is_garbled);
             log::debug!("{error}");
             if let Error::Deadline { .. } = error {
                 // What went wrong before says more.
@@ -249,11 +256,113 @@ impl Client {
         }
     }
 
+    fn understand<T>(
+        &self,
+        path: &str,
+        answer: &Answer,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, Error> {
+        let body = std::str::from_utf8(&answer.body);
+        let value = body.map_err(|_| "the answer is not text".to_owned()).and_then(read);
+        value.map_err(|reason| Error::Malformed { url: self.url(path), reason })
+    }
+
+    /// Starts to ask for `path` once, without waiting for anything.
+    pub(super) fn start(&self, path: String, deadline: Instant) -> Result<Asked, Tried> {
+        let (Some(token), index) = (self.session.current(), self.preferred.load(Ordering::Relaxed))
+        else {
+            return Err(Tried::default());
+        };
+        let Some(endpoint) = self.options.endpoints.get(index) else {
+            return Err(Tried::default());
+        };
+        let address = endpoint.address();
+        let link = self.connections.link(address);
+        if !self.budget.admit_now(packets(&link)) {
+            self.connections.unused(link, address);
+            return Err(Tried::default());
+        }
+        let method = Method::Get(&token);
+        let request = method.request(endpoint, &path, self.options.token_ttl);
+        let limits = Limits { body: self.options.max_body, field: method.answer_field() };
+        let started = Instant::now();
+        let until = deadline.min(started + self.options.request_timeout);
+        let kept = matches!(link, Link::Kept(_));
+        match Flight::start(link, address, request, limits, until) {
+            Ok(flight) => Ok(Asked { flight, path, token, index, started, until }),
+            Err(fault) => Err(self.fell(fault, kept, &path, index, until - started)),
+        }
+    }
+
+    /// Goes on with a request as far as it can without waiting; none where there is to be waited.
+    pub(super) fn advance<T>(
+        &self,
+        asked: &mut Asked,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Result<Result<T, Error>, Tried>> {
+        let answer = match asked.flight.advance(&self.connections) {
+            Ok(answer) => answer?,
+            Err(fault) => {
+                let kept = asked.flight.is_kept();
+                let waited = asked.until.saturating_duration_since(asked.started);
+                return Some(Err(self.fell(fault, kept, &asked.path, asked.index, waited)));
+            }
+        };
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.preferred.store(asked.index, Ordering::Relaxed);
+        let (path, status, taken) = (&asked.path, answer.status, asked.started.elapsed());
+        log::trace!("{}: {status} after {taken:?}", self.url(path));
+        if status == 401 {
+            self.session.expire(&asked.token);
+            return Some(Err(Tried { renewed: true, ..Tried::default() }));
+        }
+        let (error, garbled) = match self.accept(path, answer) {
+            Ok(answer) => match self.understand(path, &answer, read) {
+                Ok(value) => return Some(Ok(Ok(value))),
+                Err(error) => (error, true),
+            },
+            Err(error) => (error, false),
+        };
+        if !error.is_transient() {
+            return Some(Ok(Err(error)));
+        }
+        Some(Err(Tried { failed: Some(Box::new((error, garbled))), ..Tried::default() }))
+    }
+
+    /// Judges a request that was not answered.
+    fn fell(&self, fault: Fault, kept: bool, path: &str, index: usize, waited: Duration) -> Tried {
+        if !matches!(fault, Fault::Connect(_)) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        if kept && matches!(fault, Fault::Closed) {
+            // Closed while it was idle: the request was not looked at.
+            return Tried::default();
+        }
+        let endpoint = self.options.endpoints.get(index);
+        let url = endpoint.map_or_else(|| path.into(), |endpoint| format!("{endpoint}/{path}"));
+        let error = error_of(fault, url, waited);
+        log::debug!("{error}");
+        let elsewhere = matches!(error, Error::Connection { .. } | Error::Timeout { .. })
+            && self.options.endpoints.len() > 1;
+        if elsewhere {
+            Tried { endpoint: Some(Box::new((index, error))), ..Tried::default() }
+        } else {
+            Tried { failed: Some(Box::new((error, false))), ..Tried::default() }
+        }
+    }
+
     /// Asks for `path` once, and once more with a new token where the service refuses the old.
-    fn get_once(&self, path: &str, deadline: Instant, renewed: &mut bool) -> Result<Answer, Error> {
+    /// Where an endpoint is given with its error, the others are asked.
+    fn get_once(
+        &self,
+        path: &str,
+        deadline: Instant,
+        renewed: &mut bool,
+        mut not_at: Option<(usize, Error)>,
+    ) -> Result<Answer, Error> {
         loop {
             let token = self.token(path, deadline)?;
-            let answer = self.send(Method::Get(&token), path, deadline)?;
+            let answer = self.send(Method::Get(&token), path, deadline, not_at.take())?;
             if answer.status != 401 {
                 return self.accept(path, answer);
             }
@@ -266,7 +375,7 @@ impl Client {
 
     fn token(&self, path: &str, deadline: Instant) -> Result<Token, Error> {
         let granted = self.session.token(deadline, || {
-            let answer = self.send(Method::PutToken, TOKEN_PATH, deadline)?;
+            let answer = self.send(Method::PutToken, TOKEN_PATH, deadline, None)?;
             let answer = self.accept(TOKEN_PATH, answer)?;
             let seconds = answer.field.as_deref().and_then(|field| field.parse().ok());
             let lasts = seconds.map_or(self.options.token_ttl, Duration::from_secs);
@@ -297,13 +406,23 @@ impl Client {
     }
 
     /// Sends a request to the endpoint that answered last, and to the others where it does not.
-    fn send(&self, method: Method<'_>, path: &str, deadline: Instant) -> Result<Answer, Error> {
+    /// Where one is given with its error, the request has been sent there before.
+    fn send(
+        &self,
+        method: Method<'_>,
+        path: &str,
+        deadline: Instant,
+        not_at: Option<(usize, Error)>,
+    ) -> Result<Answer, Error> {
         let endpoints = &self.options.endpoints;
         let first = self.preferred.load(Ordering::Relaxed);
-        let mut failure = None;
+        let (skipped, mut failure) = not_at.map_or((None, None), |(at, e)| (Some(at), Some(e)));
         for (index, endpoint) in
             endpoints.iter().enumerate().cycle().skip(first).take(endpoints.len())
         {
+            if skipped == Some(index) {
+                continue;
+            }
             match self.send_to(endpoint, method, path, deadline) {
                 Ok(answer) => {
                     self.preferred.store(index, Ordering::Relaxed);
@@ -336,8 +455,9 @@ impl Client {
         let mut link = self.connections.link(address);
         loop {
             let kept = matches!(link, Link::Kept(_));
-            let packets = if kept { KEPT_CONNECTION } else { NEW_CONNECTION };
-            self.budget.admit(packets, deadline).map_err(|_| Error::Deadline { url: url() })?;
+            self.budget
+                .admit(packets(&link), deadline)
+                .map_err(|_| Error::Deadline { url: url() })?;
             let started = Instant::now();
             let until = deadline.min(started + self.options.request_timeout);
             let result = self.connections.exchange(link, address, &request, &limits, until);
@@ -354,19 +474,7 @@ impl Client {
                     link = Link::New;
                     continue;
                 }
-                Err(Fault::Closed) => {
-                    let reason = "the connection was closed without an answer".into();
-                    Err(Error::Connection { url: url(), reason })
-                }
-                Err(Fault::Connect(error) | Fault::Lost(error)) => {
-                    Err(Error::Connection { url: url(), reason: error.to_string() })
-                }
-                Err(Fault::TimedOut) => {
-                    Err(Error::Timeout { url: url(), after: until.duration_since(started) })
-                }
-                Err(Fault::Malformed(reason)) => {
-                    Err(Error::Malformed { url: url(), reason: reason.into() })
-                }
+                Err(fault) => Err(error_of(fault, url(), until.duration_since(started))),
             };
         }
     }
@@ -377,6 +485,55 @@ impl Client {
             Some(endpoint) => format!("{endpoint}/{path}"),
             None => path.into(),
         }
+    }
+}
+
+/// A question that is with the service.
+pub(super) struct Asked {
+    flight: Flight,
+    path: String,
+    token: Token,
+    index: usize,
+    started: Instant,
+    until: Instant,
+}
+
+impl Asked {
+    /// What is to be waited for.
+    pub(super) fn flight(&self) -> &Flight {
+        &self.flight
+    }
+}
+
+/// What became of a first attempt that is to be followed by others.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    /// How it failed, and whether by an answer that arrived well but does not parse.
+    failed: Option<Box<(Error, bool)>>,
+    /// The service has refused a token.
+    renewed: bool,
+    /// The endpoint that did not answer, where there are others.
+    endpoint: Option<Box<(usize, Error)>>,
+}
+
+fn packets(link: &Link) -> u32 {
+    match link {
+        Link::Kept(_) => KEPT_CONNECTION,
+        Link::New => NEW_CONNECTION,
+    }
+}
+
+fn error_of(fault: Fault, url: String, waited: Duration) -> Error {
+    match fault {
+        Fault::Closed | Fault::Incomplete => {
+            let reason = "the connection was closed without an answer".into();
+            Error::Connection { url, reason }
+        }
+        Fault::Connect(error) | Fault::Lost(error) => {
+            Error::Connection { url, reason: error.to_string() }
+        }
+        Fault::TimedOut => Error::Timeout { url, after: waited },
+        Fault::Malformed(reason) => Error::Malformed { url, reason: reason.into() },
     }
 }
 

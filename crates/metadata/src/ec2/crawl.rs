@@ -2,8 +2,10 @@
 //!
 //! A crawl starts with the listings. Each that arrives adds the questions for its keys, and those
 //! go before the listings that are left: where time runs out, some interfaces are complete rather
-//! than none. The calling thread works on the questions like the helpers, and helpers are started
-//! only when there is something for them to do; none outlives the call.
+//! than none. The calling thread has many questions under way at once, and as a rule that is all.
+//! What is not answered well at once is asked again by helpers, each of which can wait for its own
+//! question; they are started only when there is something for them to do, and none outlives the
+//! call.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,8 +14,9 @@ use std::time::Instant;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::client::{Client, MACS};
+use super::client::{Asked, Client, MACS, Tried};
 use super::key::{self, Fact, Key, ListedKeys};
+use crate::http;
 use crate::{Ask, Error, InterfaceFacts, InterfaceId, Known, Listing, MacAddr};
 
 /// Stack of a helper, in bytes. The deepest it goes is one read of 4 KiB and some formatting.
@@ -81,10 +84,12 @@ pub(super) fn interfaces(
         wanted.iter().map(subject).collect()
     };
     let questions = wanted.keys().map(|mac| (*mac, None)).collect();
-    let state = State { questions, subjects, answering: 0, helpers: 0 };
+    let again = VecDeque::new();
+    let state = State { questions, again, subjects, answering: 0, helpers: 0 };
     let crawl = Crawl { client, deadline, state: Mutex::new(state), changed: Condvar::new() };
     std::thread::scope(|scope| {
-        crawl.start_helpers(scope);
+        crawl.ask_side_by_side(scope);
+        crawl.start_helpers(scope, 1);
         crawl.work(scope);
     });
     let state = crawl.state.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -217,6 +222,8 @@ type Question = (MacAddr, Option<Key>);
 
 struct State {
     questions: VecDeque<Question>,
+    /// Questions that are left to the helpers, with what became of the first attempt.
+    again: VecDeque<(Question, Tried)>,
     subjects: BTreeMap<MacAddr, Subject>,
     /// How many questions are with the service.
     answering: usize,
@@ -231,24 +238,97 @@ struct Crawl<'a> {
 }
 
 impl Crawl<'_> {
+    /// Asks each question once, as many at a time as are allowed; what fails is left to the
+    /// helpers.
+    fn ask_side_by_side<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let mut flights: Vec<(Question, Asked)> = Vec::new();
+        loop {
+            while let Some(question) = self.next_question() {
+                match self.client.start(path(question), self.deadline) {
+                    Ok(asked) => flights.push((question, asked)),
+                    Err(tried) => self.leave(question, tried),
+                }
+            }
+            if flights.is_empty() {
+                return;
+            }
+            let open = self.lock().questions.len();
+            self.start_helpers(scope, flights.len() + open);
+            http::wait(flights.iter().map(|(_, asked)| asked.flight()));
+            let mut at = 0;
+            while let Some((question, asked)) = flights.get_mut(at) {
+                let question = *question;
+                match self.advance(question, asked) {
+                    None => {
+                        at += 1;
+                        continue;
+                    }
+                    Some(Ok(answer)) => self.take(question, answer),
+                    Some(Err(tried)) => self.leave(question, tried),
+                }
+                flights.swap_remove(at);
+            }
+        }
+    }
+
+    fn next_question(&self) -> Option<Question> {
+        let mut state = self.lock();
+        if state.answering >= self.most() {
+            return None;
+        }
+        let question = state.questions.pop_front()?;
+        state.answering += 1;
+        Some(question)
+    }
+
+    fn advance(&self, (_, key): Question, asked: &mut Asked) -> Option<Result<Answered, Tried>> {
+        let most = self.client.options().max_lines;
+        match key {
+            None => {
+                let answer = self.client.advance(asked, |text| ListedKeys::parse(text, most))?;
+                Some(answer.map(Answered::Listing))
+            }
+            Some(key) => {
+                let answer = self.client.advance(asked, |text| key.parse(text, most))?;
+                Some(answer.map(|answer| Answered::Key(key, answer)))
+            }
+        }
+    }
+
+    fn take(&self, (mac, _): Question, answer: Answered) {
+        let mut state = self.lock();
+        state.answering -= 1;
+        state.take(mac, answer);
+        if state.is_waiting() || state.answering == 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    fn leave(&self, question: Question, tried: Tried) {
+        let mut state = self.lock();
+        state.answering -= 1;
+        state.again.push_back((question, tried));
+        self.changed.notify_all();
+    }
+
     /// Works on questions until all are answered.
     fn work<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         let mut state = self.lock();
         loop {
-            if let Some((mac, key)) = state.questions.pop_front() {
+            if state.answering < self.most()
+                && let Some((question, tried)) = state.next()
+            {
                 state.answering += 1;
                 drop(state);
-                let answer = self.ask(mac, key);
+                let answer = self.ask(question, tried);
+                self.take(question, answer);
                 state = self.lock();
-                state.answering -= 1;
-                state.take(mac, answer);
-                if !state.questions.is_empty() || state.answering == 0 {
-                    self.changed.notify_all();
+                if state.is_waiting() {
                     drop(state);
-                    self.start_helpers(scope);
+                    self.start_helpers(scope, 1);
                     state = self.lock();
                 }
-            } else if state.answering == 0 {
+            } else if state.answering == 0 && !state.is_waiting() {
                 return;
             } else {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -256,14 +336,15 @@ impl Crawl<'_> {
         }
     }
 
-    /// Sees to it that there are as many threads as questions, up to the limit.
-    fn start_helpers<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+    /// Sees to it that there are as many threads as questions, up to the limit. `own`: how many
+    /// questions the calling thread takes itself.
+    fn start_helpers<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, own: usize) {
         let most = self.client.options().concurrency.saturating_sub(1);
         loop {
             let mut state = self.lock();
-            let at_work = state.answering;
-            // This thread takes one itself, and idle helpers are on their way to one.
-            let wanted = (state.questions.len() + at_work).saturating_sub(1).min(most);
+            let open = state.again.len() + state.questions.len() + state.answering;
+            // Idle helpers are on their way to a question.
+            let wanted = open.saturating_sub(own).min(most);
             if state.helpers >= wanted {
                 return;
             }
@@ -278,24 +359,35 @@ impl Crawl<'_> {
         }
     }
 
-    fn ask(&self, mac: MacAddr, key: Option<Key>) -> Answered {
+    fn ask(&self, question: Question, tried: Tried) -> Answered {
         let most = self.client.options().max_lines;
-        match key {
+        let path = path(question);
+        match question.1 {
             None => {
-                let path = format!("{MACS}{mac}/");
                 let read = |answer: &str| ListedKeys::parse(answer, most);
-                Answered::Listing(self.client.get(&path, self.deadline, read))
+                Answered::Listing(self.client.get_after(tried, &path, self.deadline, read))
             }
             Some(key) => {
-                let path = format!("{MACS}{mac}/{}", key.name());
                 let read = |answer: &str| key.parse(answer, most);
-                Answered::Key(key, self.client.get(&path, self.deadline, read))
+                Answered::Key(key, self.client.get_after(tried, &path, self.deadline, read))
             }
         }
     }
 
+    /// How many questions may be with the service at once.
+    fn most(&self) -> usize {
+        self.client.options().concurrency.max(1)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn path((mac, key): Question) -> String {
+    match key {
+        None => format!("{MACS}{mac}/"),
+        Some(key) => format!("{MACS}{mac}/{}", key.name()),
     }
 }
 
@@ -305,6 +397,16 @@ enum Answered {
 }
 
 impl State {
+    /// The next question, and what became of it before.
+    fn next(&mut self) -> Option<(Question, Tried)> {
+        let new = |question| (question, Tried::default());
+        self.again.pop_front().or_else(|| self.questions.pop_front().map(new))
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.again.is_empty() || !self.questions.is_empty()
+    }
+
     fn take(&mut self, mac: MacAddr, answer: Answered) {
         let Some(subject) = self.subjects.get_mut(&mac) else {
             return;

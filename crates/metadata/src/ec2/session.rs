@@ -126,6 +126,13 @@ impl Session {
         result
     }
 
+    /// The token, where there is one.
+    pub(super) fn current(&self) -> Option<Token> {
+        let state = self.lock();
+        let (token, renew_at) = state.token.as_ref()?;
+        (Instant::now() < *renew_at).then(|| token.clone())
+    }
+
     /// The service refused this token. A newer one stays.
     pub(super) fn expire(&self, refused: &Token) {
         let mut state = self.lock();

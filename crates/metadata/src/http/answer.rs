@@ -61,7 +61,21 @@ pub(crate) fn read(
     limits: &Limits,
     deadline: Instant,
 ) -> Result<(Answer, bool), Fault> {
-    let mut wire = Wire { stream, bytes: Vec::new(), begun: false, consumed: 0, deadline };
+    read_from(Source::Stream { stream, deadline }, limits)
+}
+
+/// Reads an answer from what has arrived so far, which may be followed by more unless the peer has
+/// `ended` it. [`Fault::Incomplete`] where more is needed.
+pub(crate) fn read_received(
+    bytes: &[u8],
+    ended: bool,
+    limits: &Limits,
+) -> Result<(Answer, bool), Fault> {
+    read_from(Source::Received { bytes, ended }, limits)
+}
+
+fn read_from(source: Source<'_>, limits: &Limits) -> Result<(Answer, bool), Fault> {
+    let mut wire = Wire { source, bytes: Vec::new(), begun: false, consumed: 0 };
     let head = loop {
         wire.fill()?;
         if let Some(head) = parse_head(&wire.bytes, limits.field)? {
@@ -84,7 +98,9 @@ pub(crate) fn read(
         true
     } else {
         // The status is the answer. What follows is read only for the connection's sake.
-        wire.deadline = wire.deadline.min(Instant::now() + DRAIN_WAIT);
+        if let Source::Stream { deadline, .. } = &mut wire.source {
+            *deadline = (*deadline).min(Instant::now() + DRAIN_WAIT);
+        }
         match head.framing {
             Framing::Length(length) if head.keep && length <= MAX_DRAINED => {
                 let drained = wire.body(length, limits.body, &mut body).is_ok();
@@ -185,14 +201,45 @@ fn parse_chunk_size(line: &[u8]) -> Result<u64, Fault> {
     Ok(size)
 }
 
+/// Where the bytes of an answer come from.
+enum Source<'a> {
+    /// A connection, which is waited for.
+    Stream { stream: &'a TcpStream, deadline: Instant },
+    /// What has arrived, and whether it is all.
+    Received { bytes: &'a [u8], ended: bool },
+}
+
+impl Source<'_> {
+    /// At least one more byte; none at the end.
+    fn read(&mut self, chunk: &mut [u8]) -> Result<usize, ReadError> {
+        match self {
+            Source::Stream { stream, deadline } => {
+                // Set anew each time: the deadline holds for the answer, not for each byte of it.
+                let left = remaining(*deadline).map_err(ReadError::Fault)?;
+                let timeout = stream.set_read_timeout(Some(left));
+                timeout.map_err(|error| ReadError::Fault(Fault::Lost(error)))?;
+                stream.read(chunk).map_err(ReadError::Io)
+            }
+            Source::Received { bytes: [], ended: false } => {
+                Err(ReadError::Fault(Fault::Incomplete))
+            }
+            Source::Received { bytes, .. } => bytes.read(chunk).map_err(ReadError::Io),
+        }
+    }
+}
+
+enum ReadError {
+    Io(std::io::Error),
+    Fault(Fault),
+}
+
 /// What has arrived, and how far it has been understood.
 struct Wire<'a> {
-    stream: &'a TcpStream,
+    source: Source<'a>,
     bytes: Vec<u8>,
     /// Whether one byte of the answer has arrived.
     begun: bool,
     consumed: usize,
-    deadline: Instant,
 }
 
 impl Wire<'_> {
@@ -200,17 +247,16 @@ impl Wire<'_> {
     fn fill(&mut self) -> Result<(), Fault> {
         let mut chunk = [0; 4096];
         let read = loop {
-            // Set anew each time: the deadline holds for the answer, not for each byte of it.
-            let left = remaining(self.deadline)?;
-            self.stream.set_read_timeout(Some(left)).map_err(Fault::Lost)?;
-            let mut stream = self.stream;
-            match stream.read(&mut chunk) {
+            match self.source.read(&mut chunk) {
                 Ok(read) => break read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset && !self.begun => {
+                Err(ReadError::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Err(ReadError::Io(error))
+                    if error.kind() == ErrorKind::ConnectionReset && !self.begun =>
+                {
                     return Err(Fault::Closed);
                 }
-                Err(error) => return Err(Fault::from_io(error)),
+                Err(ReadError::Io(error)) => return Err(Fault::from_io(error)),
+                Err(ReadError::Fault(fault)) => return Err(fault),
             }
         };
         match chunk.get(..read) {

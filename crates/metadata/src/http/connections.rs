@@ -56,6 +56,13 @@ impl Connections {
         }
     }
 
+    /// Takes back a link that was not used.
+    pub(crate) fn unused(&self, link: Link, address: SocketAddr) {
+        if let Link::Kept(stream) = link {
+            self.keep(stream, address);
+        }
+    }
+
     /// Sends one request and reads its answer.
     pub(crate) fn exchange(
         &self,
@@ -81,7 +88,8 @@ impl Connections {
         Ok(answer)
     }
 
-    fn keep(&self, stream: TcpStream, address: SocketAddr) {
+    /// Keeps a connection on which nothing is under way.
+    pub(super) fn keep(&self, stream: TcpStream, address: SocketAddr) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < self.most {
             idle.push(Idle { stream, address, since: Instant::now() });

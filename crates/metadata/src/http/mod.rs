@@ -9,10 +9,12 @@
 mod answer;
 mod connections;
 mod endpoint;
+mod flight;
 
 pub(crate) use answer::{Answer, Limits};
 pub(crate) use connections::{Connections, Link};
 pub use endpoint::Endpoint;
+pub(crate) use flight::{Flight, wait};
 
 use std::io;
 
@@ -28,6 +30,8 @@ pub(crate) enum Fault {
     Closed,
     /// The deadline passed.
     TimedOut,
+    /// What has arrived is not the whole answer yet.
+    Incomplete,
     /// The answer is not acceptable HTTP.
     Malformed(&'static str),
 }
