@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jackfield_hostnet::config::{Config, InterfaceOverride, MainRoute, Match, Mtu};
 use jackfield_hostnet::{
-    Change, Cloud, Desired, Edit, MAIN, Memory, OURS, Plan, Scope, Snapshot, desired, plan,
+    Change, Cloud, Desired, Edit, InterfaceRef, MAIN, Memory, OURS, Plan, Scope, Snapshot, desired,
+    plan,
 };
 use jackfield_kernel::{Address, AddressFlags, Family, Link, NextHop, Route, Rule, RuleAction};
 use jackfield_metadata::{InterfaceFacts, InterfaceId, Known, Listing, MacAddr, Problem};
@@ -16,9 +17,9 @@ use super::dice::Dice;
 use super::kernel::{Kernel, link};
 
 pub(crate) const PRIMARY: u32 = 2;
-const HALF_A_MINUTE: Duration = Duration::from_secs(31);
-const BRIDGE: u32 = 20;
-const PORT: u32 = 21;
+pub(crate) const HALF_A_MINUTE: Duration = Duration::from_secs(31);
+pub(crate) const BRIDGE: u32 = 7;
+const PORT: u32 = 8;
 
 const SUBNETS: [&str; 3] = ["10.0.0.0/20", "10.0.16.0/20", "10.0.32.0/24"];
 const SUBNETS6: [&str; 3] = ["2001:db8:0:0::/64", "2001:db8:0:1::/64", "2001:db8:0:2::/64"];
@@ -180,7 +181,9 @@ impl Case {
             at += HALF_A_MINUTE * round.said;
         }
         for meddling in &self.meddling {
-            meddling.happen(&mut kernel);
+            if let Some(deed) = meddling.deed(&kernel) {
+                deed.happen(&mut kernel);
+            }
         }
         if !self.remembers {
             memory = Memory::new();
@@ -203,52 +206,68 @@ pub(crate) fn learn(memory: &mut Memory, kernel: &Kernel, round: &Round, at: Ins
     memory.cloud()
 }
 
+/// What a meddling comes down to on one machine.
+#[derive(Debug, Clone)]
+pub(crate) enum Deed {
+    Change(Change),
+    Delete(u32),
+    Enslave { port: u32, bridge: u32 },
+}
+
 impl Meddling {
-    /// The changes that it comes down to; deletion and enslaving are none.
-    pub(crate) fn happen(&self, kernel: &mut Kernel) {
-        let nth = |many: u32, of: usize| (of > 0).then(|| many as usize % of);
-        match self {
-            Meddling::Down(index) => {
-                let _ = kernel.down(*index);
+    pub(crate) fn deed(&self, kernel: &Kernel) -> Option<Deed> {
+        fn nth<T: Clone>(ours: Vec<&T>, many: u32) -> Option<T> {
+            (!ours.is_empty()).then(|| ours[many as usize % ours.len()].clone())
+        }
+        let edit = match self {
+            Meddling::Down(_) => Edit::Up { from: true, to: false },
+            Meddling::Up(_) => Edit::Up { from: false, to: true },
+            Meddling::Delete(index) => return Some(Deed::Delete(kernel.link(*index)?.index)),
+            Meddling::Enslave(index) => {
+                let (port, bridge) = (kernel.link(*index)?.index, kernel.link(BRIDGE)?.index);
+                return Some(Deed::Enslave { port, bridge });
             }
-            Meddling::Up(index) => {
-                let _ = kernel.up(*index);
-            }
-            Meddling::Delete(index) => kernel.delete(*index),
             Meddling::RemoveRule(many) => {
-                let ours: Vec<Rule> =
-                    kernel.rules.iter().filter(|is| is.protocol == OURS).cloned().collect();
-                if let Some(at) = nth(*many, ours.len()) {
-                    kernel.rules.retain(|is| *is != ours[at]);
-                }
+                let ours = kernel.rules.iter().filter(|is| is.protocol == OURS).collect();
+                Edit::RemoveRule(nth(ours, *many)?)
             }
             Meddling::RemoveRoute(many) => {
-                let ours: Vec<Route> =
-                    kernel.routes.iter().filter(|is| is.protocol == OURS).cloned().collect();
-                if let Some(at) = nth(*many, ours.len()) {
-                    kernel.routes.retain(|is| *is != ours[at]);
-                }
+                let ours = kernel.routes.iter().filter(|is| is.protocol == OURS).collect();
+                Edit::RemoveRoute(nth(ours, *many)?)
             }
             Meddling::RemoveAddress(many) => {
-                let ours: Vec<Address> =
-                    kernel.addresses.iter().filter(|is| is.protocol == OURS).cloned().collect();
-                if let Some(at) = nth(*many, ours.len()) {
-                    let _ = kernel.remove_address(&ours[at]);
-                }
+                let ours = kernel.addresses.iter().filter(|is| is.protocol == OURS).collect();
+                Edit::RemoveAddress(nth(ours, *many)?)
             }
             Meddling::Lease(index) => {
                 let ours = |is: &&Address| is.interface == *index && is.protocol == OURS;
-                let first = kernel.addresses.iter().find(ours).map(|is| is.address);
-                if let Some(IpNet::V4(first)) = first {
-                    let address = Ipv4Net::new(first.addr(), 20).unwrap();
-                    let _ = kernel.add_address(&foreign(*index, address.into(), 0));
-                }
+                let IpNet::V4(first) = kernel.addresses.iter().find(ours)?.address else {
+                    return None;
+                };
+                let address = Ipv4Net::new(first.addr(), 20).unwrap();
+                Edit::AddAddress(foreign(*index, address.into(), 0))
             }
-            Meddling::Enslave(index) => {
-                let bridge = kernel.link(BRIDGE).is_some();
-                if let (true, Ok(link)) = (bridge, kernel.link_mut(*index)) {
-                    link.controller = Some(BRIDGE);
-                }
+        };
+        let interface = match self {
+            Meddling::Down(index) | Meddling::Up(index) => {
+                let link = kernel.link(*index)?;
+                Some(InterfaceRef { index: *index, name: link.name.clone(), mac: None })
+            }
+            _ => None,
+        };
+        Some(Deed::Change(Change { interface, edit }))
+    }
+}
+
+impl Deed {
+    pub(crate) fn happen(&self, kernel: &mut Kernel) {
+        match self {
+            Deed::Change(change) => {
+                let _ = kernel.change(change);
+            }
+            Deed::Delete(index) => kernel.delete(*index),
+            Deed::Enslave { port, bridge } => {
+                kernel.link_mut(*port).unwrap().controller = Some(*bridge);
             }
         }
     }

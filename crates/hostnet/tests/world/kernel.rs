@@ -272,7 +272,9 @@ impl Kernel {
 
     fn add_prefix_route(&mut self, address: &Address) {
         let net = address.address.trunc();
-        if address.flags.no_prefix_route || net.prefix_len() == net.max_prefix_len() {
+        // IPv6 has one also where the address is alone in its prefix.
+        if address.flags.no_prefix_route || matches!(net, IpNet::V4(net) if net.prefix_len() == 32)
+        {
             return;
         }
         let route = match net {
