@@ -41,7 +41,10 @@ impl Machine {
             command.args(&NOBODY[1..]).arg(program);
             command
         } else {
-            self.host.command(JACKFIELD).unwrap()
+            // A shell that runs the tests in the background has interrupts ignored, for all of them.
+            let mut command = self.host.command("env").unwrap();
+            command.args(["--default-signal=INT", JACKFIELD]);
+            command
         };
         command.arg("demo").args(arguments).env("TMPDIR", &self.directory);
         // A demo runs its own agents with its own metadata, whatever is set here.
