@@ -16,12 +16,17 @@ use world::case::{Case, PRIMARY, Round, Scene, Without, disturb, learn, removes}
 use world::dice::{Dice, tapes};
 use world::kernel::{KERNEL, Kernel, difference};
 
-/// Cases of each property.
+/// Cases of each property, unless `JACKFIELD_CASES` says otherwise.
 const CASES: u32 = 500;
 
 fn configured() -> ProptestConfig {
-    let max_shrink_iters = 2_000;
-    ProptestConfig { cases: CASES, max_shrink_iters, failure_persistence: None, ..<_>::default() }
+    let said = std::env::var("JACKFIELD_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig {
+        cases: said.unwrap_or(CASES),
+        max_shrink_iters: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 fn drawn(tape: &[u32], without: Without) -> (Case, Dice) {

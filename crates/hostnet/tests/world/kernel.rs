@@ -289,8 +289,11 @@ impl Kernel {
                 ..Route::via_interface(net, MAIN, address.interface)
             },
         };
-        // Beside one of another interface, however alike.
-        if !self.routes.contains(&route) {
+        // Beside one of another interface, however alike; one for all the addresses of its own.
+        let same = |is: &Route| {
+            is.protocol == KERNEL && is.destination == net && is.uses(address.interface)
+        };
+        if !self.routes.iter().any(same) {
             self.routes.push(route);
         }
     }
