@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use jackfield_kernel::{Neighbour, NeighbourKind};
+use jackfield_kernel::{EthernetAddress, Neighbour, NeighbourKind, Request};
 use jackfield_lab::emulator::CloudInterface;
 use jackfield_lab::probe::FirstAnswers;
 use jackfield_lab::{Lab, Plug};
@@ -47,6 +47,8 @@ pub(crate) struct Contest {
     pub(crate) jackfield: Contestant,
     floor: Contestant,
     interface: CloudInterface,
+    /// The router's link-layer address, once known.
+    gateway: Option<EthernetAddress>,
     /// The state after a plug.
     plugged: Option<BTreeSet<String>>,
     // Behind the instances, which it holds up.
@@ -76,7 +78,14 @@ impl Contest {
         let program = (files.floor.as_path(), arguments);
         let floor = Contestant::start("the floor", &lab, b, program, log("floor"))?;
         let interface = lab.interface(&lab.subnet(2), addresses)?;
-        Ok(Contest { jackfield, floor, interface, plugged: None, lab })
+        Ok(Contest { jackfield, floor, interface, gateway: None, plugged: None, lab })
+    }
+
+    fn contestant(&self, who: Who) -> &Contestant {
+        match who {
+            Who::Jackfield => &self.jackfield,
+            Who::Floor => &self.floor,
+        }
     }
 
     /// Measures so many pairs.
@@ -117,12 +126,8 @@ impl Contest {
         Ok(measured)
     }
 
-    fn plug(&self, who: Who) -> Result<Measured, Failure> {
-        let contestant = match who {
-            Who::Jackfield => &self.jackfield,
-            Who::Floor => &self.floor,
-        };
-        let instance = &contestant.instance;
+    fn plug(&mut self, who: Who) -> Result<Measured, Failure> {
+        let contestant = self.contestant(who);
         let mark = self.lab.cloud().request_count();
         let last: Vec<IpAddr> = [
             self.interface.ipv4.iter().max().map(|ip| IpAddr::V4(*ip)),
@@ -132,8 +137,9 @@ impl Contest {
         .flatten()
         .collect();
         let watch = FirstAnswers::watch(self.lab.remote(), &last, EVERY)?;
-        let plugged = self.lab.attach(instance, self.interface.mac, &Plug::new(1))?;
-        self.introduce_gateways(contestant, &plugged.name)?;
+        let plugged = self.lab.attach(&contestant.instance, self.interface.mac, &Plug::new(1))?;
+        self.introduce_gateways(who, &plugged.name)?;
+        let contestant = self.contestant(who);
         let answers = watch.wait(PATIENCE);
         let no_answer = || {
             let (name, log) = (contestant.name, contestant.log.display());
@@ -155,28 +161,34 @@ impl Contest {
             end = *late;
         }
         let requests = self.lab.cloud().requests_since(mark);
-        let own = |id: &Option<String>| id.as_deref() == Some(instance.id());
+        let own = |id: &Option<String>| id.as_deref() == Some(contestant.instance.id());
         let requests = requests.iter().filter(|r| own(&r.instance) && r.at <= end).count();
         Ok(Measured { time: end.saturating_duration_since(plugged.appeared), requests })
     }
 
-    /// Tells the instance the routers' link-layer address, so that no address resolution, of which
-    /// a veth pair sometimes loses the first packet, blurs the time.
-    fn introduce_gateways(&self, contestant: &Contestant, name: &str) -> Result<(), Failure> {
+    /// Tells the instance the router's link-layer address, so that no address resolution, of which
+    /// a veth pair sometimes loses the first packet, blurs the time. Lists of devices wait for the
+    /// lock that the changes of devices hold: as a rule they are done without.
+    fn introduce_gateways(&mut self, who: Who, name: &str) -> Result<(), Failure> {
+        let contestant = match who {
+            Who::Jackfield => &mut self.jackfield,
+            Who::Floor => &mut self.floor,
+        };
+        // A namespace numbers its devices one after another.
+        if let (Some(index), Some(mac)) = (contestant.next_index, self.gateway) {
+            contestant.next_index = Some(index.saturating_add(1));
+            let requests = introduction(&self.interface, index, mac);
+            if contestant.instance.apply("introduce the gateways", &requests).is_ok() {
+                return Ok(());
+            }
+        }
         let link = contestant.instance.link(name)?;
+        contestant.next_index = Some(link.index.saturating_add(1));
         let ports = self.lab.with_router(|router| router.links())?;
         let port = ports.iter().find(|port| Some(port.index) == link.lower);
         let mac = port.and_then(|port| port.address).ok_or("the interface has no port")?;
-        let mut gateways = vec![IpAddr::V6(IPV6_GATEWAY)];
-        if let Some(subnet) = self.interface.subnet.ipv4 {
-            let router = u32::from(subnet.network()).saturating_add(1);
-            gateways.push(IpAddr::V4(Ipv4Addr::from(router)));
-        }
-        let kind = NeighbourKind::Permanent(mac);
-        let requests: Vec<_> = gateways
-            .into_iter()
-            .map(|address| Neighbour { interface: link.index, address, kind }.set())
-            .collect();
+        self.gateway = Some(mac);
+        let requests = introduction(&self.interface, link.index, mac);
         contestant.instance.apply("introduce the gateways", &requests)?;
         Ok(())
     }
@@ -196,6 +208,20 @@ impl Contest {
         let is = self.jackfield.state()?;
         Ok(self.plugged.as_ref().map(|wanted| state::difference(&is, wanted)).unwrap_or_default())
     }
+}
+
+/// Neighbour entries for the gateways of both families.
+fn introduction(interface: &CloudInterface, index: u32, mac: EthernetAddress) -> Vec<Request> {
+    let router = interface
+        .subnet
+        .ipv4
+        .map(|subnet| Ipv4Addr::from(u32::from(subnet.network()).saturating_add(1)).into());
+    let kind = NeighbourKind::Permanent(mac);
+    [Some(IpAddr::V6(IPV6_GATEWAY)), router]
+        .into_iter()
+        .flatten()
+        .map(|address| Neighbour { interface: index, address, kind }.set())
+        .collect()
 }
 
 #[derive(Debug, Clone, Copy)]

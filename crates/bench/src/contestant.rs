@@ -22,6 +22,8 @@ pub(crate) struct Contestant {
     pub(crate) instance: Instance,
     pub(crate) pid: u32,
     pub(crate) log: PathBuf,
+    /// The number that the next device will have.
+    pub(crate) next_index: Option<u32>,
     _process: Process,
     kernel: Rtnetlink,
     empty: BTreeSet<String>,
@@ -52,7 +54,16 @@ impl Contestant {
         }
         let mut kernel = Rtnetlink::open_in(instance.namespace())?;
         let empty = state::dump(&mut kernel, &instance)?;
-        Ok(Contestant { name, instance, pid, log, _process: process, kernel, empty })
+        Ok(Contestant {
+            name,
+            instance,
+            pid,
+            log,
+            next_index: None,
+            _process: process,
+            kernel,
+            empty,
+        })
     }
 
     /// The kernel's state.
