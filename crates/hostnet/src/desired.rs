@@ -134,6 +134,12 @@ pub fn desired(snapshot: &Snapshot, cloud: &Cloud, config: &Config, scope: &Scop
     for (link, journal) in snapshot.journals() {
         planner.tables.entry(journal.table).or_insert(link.index);
     }
+    // Killed on the way to another table, it may use one still that its journal does not name.
+    for route in snapshot.routes.iter().filter(|is| is.protocol == OURS && is.table != MAIN) {
+        if let Some(hop) = route.next_hops.first() {
+            planner.tables.entry(route.table).or_insert(hop.interface);
+        }
+    }
     let (plugged, new): (Vec<Candidate<'_>>, Vec<Candidate<'_>>) =
         candidates.into_iter().partition(|candidate| journal_of(candidate.link).is_some());
     for candidate in plugged.iter().chain(&new) {
@@ -567,12 +573,15 @@ impl<'a> Planner<'a> {
             .collect();
         // Killed on the way to another table, it may use the old one still.
         let mut tables = BTreeSet::from([table]);
-        let used: BTreeMap<IpNet, u32> = our_rules(self.snapshot)
-            .filter_map(|(rule, table)| Some((rule.source?, table)))
-            .collect();
+        let mut used: BTreeMap<IpNet, BTreeSet<u32>> = BTreeMap::new();
+        for (rule, table) in our_rules(self.snapshot) {
+            if let Some(source) = rule.source {
+                used.entry(source).or_default().insert(table);
+            }
+        }
         for ip in addresses {
             match used.get(&IpNet::from(ip)) {
-                Some(used) => _ = tables.insert(*used),
+                Some(used) => tables.extend(used),
                 None => self.source_rule(ip, table),
             }
         }

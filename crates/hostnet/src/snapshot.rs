@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jackfield_kernel::sysctl::{self, Setting};
 use jackfield_kernel::{
-    Address, Error, Family, Link, Route, RouteFilter, RouteKind, Rtnetlink, Rule,
+    Address, Error, Family, Link, Route, RouteFilter, RouteKind, Rtnetlink, Rule, RuleAction,
 };
 use jackfield_metadata::MacAddr;
 
@@ -177,11 +177,15 @@ impl Snapshot {
     }
 
     /// The addresses of an interface that we work for: ours, and those of others for which we have
-    /// a rule.
+    /// a rule that leads to the interface's table.
     pub fn served_addresses(&self, interface: u32) -> impl Iterator<Item = IpAddr> {
-        let by_rule = |ip: IpAddr| {
-            let source = Some(IpNet::from(ip));
-            self.rules.iter().any(|rule| rule.protocol == OURS && rule.source == source)
+        let alias = self.link(interface).and_then(|link| link.alias.as_deref());
+        let table = alias.and_then(Journal::read).map(|journal| journal.table);
+        let by_rule = move |ip: IpAddr| {
+            let (source, action) = (Some(IpNet::from(ip)), table.map(RuleAction::Table));
+            self.rules.iter().any(|rule| {
+                rule.protocol == OURS && rule.source == source && Some(rule.action) == action
+            })
         };
         self.addresses
             .iter()

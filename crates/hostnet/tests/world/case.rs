@@ -10,7 +10,9 @@ use jackfield_hostnet::{
     Change, Cloud, Desired, Edit, InterfaceRef, MAIN, Memory, OURS, Plan, Scope, Snapshot, desired,
     plan,
 };
-use jackfield_kernel::{Address, AddressFlags, Family, Link, NextHop, Route, Rule, RuleAction};
+use jackfield_kernel::{
+    Address, AddressFlags, Family, Link, NextHop, Route, RouteKind, Rule, RuleAction,
+};
 use jackfield_metadata::{InterfaceFacts, InterfaceId, Known, Listing, MacAddr, Problem};
 
 use super::dice::Dice;
@@ -232,7 +234,10 @@ impl Meddling {
                 Edit::RemoveRule(nth(ours, *many)?)
             }
             Meddling::RemoveRoute(many) => {
-                let ours = kernel.routes.iter().filter(|is| is.protocol == OURS).collect();
+                // Without its marker, an address cannot be told from one of somebody else.
+                let marker = |is: &&Route| is.kind == RouteKind::Blackhole;
+                let ours = |is: &&Route| is.protocol == OURS && !marker(is);
+                let ours = kernel.routes.iter().filter(ours).collect();
                 Edit::RemoveRoute(nth(ours, *many)?)
             }
             Meddling::RemoveAddress(many) => {
