@@ -157,6 +157,8 @@ struct Planner<'a> {
     desired: Desired,
     /// Tables that are taken, and by whom.
     tables: BTreeMap<u32, u32>,
+    /// The tables that our rules for each address lead to now.
+    led_to: BTreeMap<IpNet, BTreeSet<u32>>,
     /// Addresses that are taken, and by whom.
     owners: BTreeMap<IpAddr, u32>,
     /// Address families in which some secondary has an address.
@@ -184,12 +186,18 @@ impl<'a> Planner<'a> {
             scope,
             desired: Desired { markers, ..Desired::default() },
             tables: BTreeMap::new(),
+            led_to: BTreeMap::new(),
             owners: BTreeMap::new(),
             families: BTreeSet::new(),
             group_problem: None,
         };
         planner.group_problem = planner.foreign_group();
         planner.owners = planner.address_owners();
+        for (rule, table) in our_rules(snapshot) {
+            if let Some(source) = rule.source {
+                planner.led_to.entry(source).or_default().insert(table);
+            }
+        }
         planner
     }
 
@@ -573,14 +581,8 @@ impl<'a> Planner<'a> {
             .collect();
         // Killed on the way to another table, it may use the old one still.
         let mut tables = BTreeSet::from([table]);
-        let mut used: BTreeMap<IpNet, BTreeSet<u32>> = BTreeMap::new();
-        for (rule, table) in our_rules(self.snapshot) {
-            if let Some(source) = rule.source {
-                used.entry(source).or_default().insert(table);
-            }
-        }
         for ip in addresses {
-            match used.get(&IpNet::from(ip)) {
+            match self.led_to.get(&IpNet::from(ip)) {
                 Some(used) => tables.extend(used),
                 None => self.source_rule(ip, table),
             }

@@ -40,7 +40,7 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Every rule.
     pub rules: Vec<Rule>,
-    /// Settings of candidates, by interface index.
+    /// Settings of candidates and of devices that have a journal, by interface index.
     pub settings: BTreeMap<(u32, Setting), i32>,
     /// Devices that udev has not finished with, where udev runs.
     pub awaiting_udev: BTreeSet<u32>,
@@ -130,10 +130,15 @@ impl Snapshot {
             snapshot.believe_markers(marker_table(agent));
         }
         let udev = jackfield_kernel::udev_runs();
-        for (index, name) in candidates {
-            if udev && !jackfield_kernel::udev_has_finished(index) {
-                snapshot.awaiting_udev.insert(index);
+        for (index, _) in &candidates {
+            if udev && !jackfield_kernel::udev_has_finished(*index) {
+                snapshot.awaiting_udev.insert(*index);
             }
+        }
+        // What was plugged and is no candidate any more is given its settings back too.
+        let mut configurable: BTreeMap<u32, String> = candidates.into_iter().collect();
+        configurable.extend(snapshot.journals().map(|(link, _)| (link.index, link.name.clone())));
+        for (index, name) in configurable {
             for setting in SETTINGS {
                 if let Some(value) = sysctl::read(index, &name, setting)? {
                     snapshot.settings.insert((index, setting), value);
@@ -143,11 +148,12 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// Routes are sorted by now.
     fn believe_markers(&mut self, table: u32) {
         for address in &mut self.addresses {
             // Ours is alone in its prefix; somebody else may have the same address with another.
             let alone = address.address.prefix_len() == address.address.max_prefix_len();
-            let marked = alone && self.routes.contains(&marker(table, address));
+            let marked = alone && self.routes.binary_search(&marker(table, address)).is_ok();
             address.protocol = if marked { OURS } else { 0 };
         }
     }

@@ -12,7 +12,7 @@ use jackfield_hostnet::{Change, Desired, Device, Edit, MAIN, Memory, OURS, Plan,
 use jackfield_kernel::{Family, Route, RouteKind, RuleAction};
 use jackfield_metadata::Listing;
 use proptest::prelude::*;
-use world::case::{Case, PRIMARY, Round, Scene, Without, disturb, learn, removes};
+use world::case::{BRIDGE, Case, PRIMARY, Round, Scene, Without, disturb, learn, removes};
 use world::dice::{Dice, tapes};
 use world::kernel::{KERNEL, Kernel, difference};
 
@@ -319,6 +319,37 @@ proptest! {
             difference.is_empty(),
             "\n{difference}plugged\n{}unplugged\n{}", show(&plugged), show(&unplugged)
         );
+    }
+
+    /// An interface that somebody made the port of a bridge is given back, by whoever runs next and
+    /// by an unplug.
+    #[test]
+    fn what_became_a_port_of_a_bridge_is_as_it_was(tape in tapes()) {
+        let (case, mut dice) = drawn(&tape, Without { history: true, ..<_>::default() });
+        let mut scene = case.scene();
+        let one = PRIMARY + 1 + dice.below(4);
+        let before = scene.kernel.clone();
+        scene.settle();
+        if !scene.view().journals().any(|(link, _)| link.index == one) {
+            return Ok(());
+        }
+        scene.kernel.link_mut(one).unwrap().controller = Some(BRIDGE);
+        for scope in [Scope::Everything, Scope::Unplug([one].into())] {
+            let mut scene = scene.clone();
+            let plans = scene.settle_in(&scope);
+            scene.kernel.link_mut(one).unwrap().controller = None;
+            let about = |kernel: &Kernel| {
+                let mut about = kernel.clone();
+                about.links.retain(|link| link.index == one);
+                about.addresses.retain(|is| is.interface == one);
+                about.routes.retain(|route| route.uses(one));
+                about.settings.retain(|(of, _), _| *of == one);
+                about.rules.clear();
+                about.lines()
+            };
+            let difference = difference(&about(&before), &about(&scene.kernel));
+            prop_assert!(difference.is_empty(), "{scope:?}\n{difference}after\n{}", show(&plans));
+        }
     }
 
     /// One of several unplugged: as if it had never been plugged.

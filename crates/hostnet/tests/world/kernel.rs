@@ -112,7 +112,9 @@ impl Kernel {
         snapshot.routes.sort();
         snapshot.routes.dedup();
         snapshot.settings = self.settings.clone();
-        snapshot.settings.retain(|(index, _), _| candidates.contains(index));
+        let mut configurable = candidates;
+        configurable.extend(snapshot.journals().map(|(link, _)| link.index));
+        snapshot.settings.retain(|(index, _), _| configurable.contains(index));
         if !self.keeps_address_protocol {
             let table = marker_table(agent);
             for address in &mut snapshot.addresses {
