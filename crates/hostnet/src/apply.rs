@@ -3,6 +3,7 @@
 use jackfield_kernel::{Error, Refusal, Request, Rtnetlink, sysctl};
 
 use crate::change::{Change, Edit};
+use crate::journal::Journal;
 use crate::plan::Plan;
 
 /// What became of a plan.
@@ -18,6 +19,8 @@ pub struct Applied {
 
 /// Makes the changes in order: settings one by one, everything between them in one batch. A change
 /// that is refused does not keep the next from being tried; what is left is the next round's work.
+/// But a device whose journal cannot be written is not changed, and a journal is kept until all that
+/// it tells is put back.
 ///
 /// Settings are files of the calling thread's network namespace, which must be the socket's.
 ///
@@ -27,6 +30,14 @@ pub fn apply(kernel: &mut Rtnetlink, plan: &Plan) -> Result<Applied, Error> {
     let mut applied = Applied::default();
     let mut batch: Vec<(&Change, Request)> = Vec::new();
     for change in &plan.changes {
+        let journal = Journalling::of(change);
+        if journal == Journalling::Clears {
+            flush(kernel, &mut batch, &mut applied)?;
+        }
+        if let Some(reason) = applied.forbids(change, journal) {
+            applied.refused.push((change.clone(), reason.to_owned()));
+            continue;
+        }
         match (&change.edit, change.request()) {
             (_, Some(request)) => batch.push((change, request)),
             (Edit::Setting { setting, to, .. }, None) => {
@@ -42,9 +53,53 @@ pub fn apply(kernel: &mut Rtnetlink, plan: &Plan) -> Result<Applied, Error> {
             }
             (_, None) => {}
         }
+        if journal == Journalling::Writes {
+            flush(kernel, &mut batch, &mut applied)?;
+        }
     }
     flush(kernel, &mut batch, &mut applied)?;
     Ok(applied)
+}
+
+/// What a change does to the journal of its device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Journalling {
+    Writes,
+    Clears,
+    Neither,
+}
+
+impl Journalling {
+    fn of(change: &Change) -> Self {
+        let Edit::Alias { from, to } = &change.edit else { return Self::Neither };
+        let is_journal =
+            |alias: &Option<String>| alias.as_deref().and_then(Journal::read).is_some();
+        match (is_journal(from), is_journal(to)) {
+            (_, true) => Self::Writes,
+            (true, false) => Self::Clears,
+            (false, false) => Self::Neither,
+        }
+    }
+}
+
+impl Applied {
+    /// Why a change must not be tried after what was refused.
+    fn forbids(&self, change: &Change, journal: Journalling) -> Option<&'static str> {
+        let index = change.interface.as_ref()?.index;
+        let mut before = self
+            .refused
+            .iter()
+            .filter(|(other, _)| other.interface.as_ref().is_some_and(|i| i.index == index))
+            .map(|(other, _)| other);
+        match journal {
+            Journalling::Clears => before
+                .any(|other| ["link", "sysctl", "altname"].contains(&other.object()))
+                .then_some("kept until all that it tells is put back"),
+            Journalling::Writes | Journalling::Neither => before
+                .any(|other| Journalling::of(other) == Journalling::Writes)
+                .then_some("not tried: the journal of the device could not be written"),
+        }
+    }
 }
 
 fn flush(

@@ -34,8 +34,10 @@ impl Problem {
     pub(crate) fn primary_in_group(name: &str, group: u32, ours: u32) -> Self {
         Self::new(
             "primary-in-group",
-            format!("the primary interface {name} is in link group {group} already"),
-            format!("take it out of that group, or set agent.link_group to {group} (it is {ours})"),
+            format!(
+                "the primary interface {name} is in link group {group}, and has to be in {ours}"
+            ),
+            "take it out of that group",
         )
     }
 
