@@ -368,6 +368,9 @@ impl Agent {
                 debug!("the kernel refused '{change}': {reason}; nothing of it is left to do");
             }
         }
+        for (change, reason) in &applied.withheld {
+            debug!("'{change}' was {reason}");
+        }
         if !drift {
             self.tell(&view.plan, &after);
         }

@@ -13,6 +13,8 @@ pub struct Applied {
     pub done: usize,
     /// The changes that were refused, with the kernel's words.
     pub refused: Vec<(Change, String)>,
+    /// The changes that were not tried because of those, with the reason.
+    pub withheld: Vec<(Change, &'static str)>,
     /// True where a refusal means that the privilege is missing.
     pub not_permitted: bool,
 }
@@ -35,7 +37,7 @@ pub fn apply(kernel: &mut Rtnetlink, plan: &Plan) -> Result<Applied, Error> {
             flush(kernel, &mut batch, &mut applied)?;
         }
         if let Some(reason) = applied.forbids(change, journal) {
-            applied.refused.push((change.clone(), reason.to_owned()));
+            applied.withheld.push((change.clone(), reason));
             continue;
         }
         match (&change.edit, change.request()) {
@@ -86,15 +88,15 @@ impl Applied {
     /// Why a change must not be tried after what was refused.
     fn forbids(&self, change: &Change, journal: Journalling) -> Option<&'static str> {
         let index = change.interface.as_ref()?.index;
-        let mut before = self
-            .refused
-            .iter()
-            .filter(|(other, _)| other.interface.as_ref().is_some_and(|i| i.index == index))
-            .map(|(other, _)| other);
+        let refused = self.refused.iter().map(|(other, _)| other);
+        let withheld = self.withheld.iter().map(|(other, _)| other);
+        let mut before = refused
+            .chain(withheld)
+            .filter(|other| other.interface.as_ref().is_some_and(|i| i.index == index));
         match journal {
             Journalling::Clears => before
                 .any(|other| ["link", "sysctl", "altname"].contains(&other.object()))
-                .then_some("kept until all that it tells is put back"),
+                .then_some("put off until all that the journal tells is put back"),
             Journalling::Writes | Journalling::Neither => before
                 .any(|other| Journalling::of(other) == Journalling::Writes)
                 .then_some("not tried: the journal of the device could not be written"),
