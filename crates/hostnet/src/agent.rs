@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use jackfield_kernel::{DeviceEvents, Error as KernelError, Monitor, Notification, Route, Subject};
-use jackfield_metadata::{Client, ClientOptions, Listing};
+use jackfield_metadata::{Client, ClientOptions, Listing, MacAddr};
 use log::{debug, info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sd_notify::NotifyState;
@@ -27,7 +27,7 @@ use crate::desired::{Role, Scope};
 use crate::machine::{Answer, Machine, View, ask};
 use crate::plan::Plan;
 use crate::schedule::{Outcome, Round, Schedule};
-use crate::snapshot::{Candidate, MAIN, OURS};
+use crate::snapshot::{Candidate, MAIN, OURS, may_be_cloud_interface};
 
 /// How long one round of requests may take. What is not known by then is asked again.
 const ROUND: Duration = Duration::from_secs(2);
@@ -110,6 +110,8 @@ struct Agent {
     look: bool,
     /// Devices of which news is relevant.
     candidates: BTreeSet<u32>,
+    /// Devices that were asked about as soon as their notification came, before the first look.
+    announced: BTreeMap<MacAddr, u32>,
     /// When the first device that is with udev is not waited for any more.
     patience: Option<Instant>,
     /// When changes that did not take effect are tried again, and the wait after that.
@@ -167,6 +169,7 @@ impl Agent {
             signals,
             look: true,
             candidates: BTreeSet::new(),
+            announced: BTreeMap::new(),
             patience: None,
             retry: None,
             settled: None,
@@ -181,6 +184,8 @@ impl Agent {
 
     fn run(&mut self) -> Result<(), AgentError> {
         loop {
+            // While the service answers, there is time to look.
+            self.ask_what_is_due();
             if self.look {
                 self.look = false;
                 match self.reconcile() {
@@ -196,11 +201,8 @@ impl Agent {
                     notify(&[NotifyState::Ready]);
                 }
             }
-            let now = Instant::now();
-            if let Some(round) = self.schedule.due(now, &mut fastrand::f64) {
-                self.ask(round);
-            }
-            self.feed_watchdog(now);
+            self.ask_what_is_due();
+            self.feed_watchdog(Instant::now());
             if self.wait()? {
                 notify(&[NotifyState::Stopping]);
                 info!("stopped; the network stays as it is");
@@ -265,15 +267,21 @@ impl Agent {
         let kinds = &self.machine.config().agent.device_kinds;
         let candidates = &self.candidates;
         let look = &mut self.look;
+        let mut appeared = Vec::new();
         self.monitor.receive(|notification| {
             let relevant = match &notification {
                 Notification::Lost => true,
                 Notification::Changed { by, .. } if *by == own => false,
                 Notification::Changed { subject, removed, .. } => match subject {
                     Subject::Link(link) => {
-                        let kind = link.kind.as_deref().unwrap_or("physical");
-                        candidates.contains(&link.index)
-                            || link.ethernet && kinds.iter().any(|accepted| accepted == kind)
+                        let candidate = may_be_cloud_interface(link, kinds);
+                        let known = candidates.contains(&link.index);
+                        if let Some(mac) = link.address
+                            && (candidate && !known && !removed)
+                        {
+                            appeared.push((MacAddr::from(mac), link.index));
+                        }
+                        candidate || known
                     }
                     Subject::Address(address) => {
                         address.protocol == OURS || candidates.contains(&address.interface)
@@ -290,7 +298,27 @@ impl Agent {
                 debug!("look again: {notification:?}");
                 *look = true;
             }
-        })
+        })?;
+        for (mac, index) in appeared {
+            // Where another device has the MAC, only a look tells which one counts.
+            let taken = self
+                .announced
+                .get(&mac)
+                .is_some_and(|other| *other != index && self.candidates.contains(other));
+            if !taken {
+                self.announce(mac, index);
+            }
+        }
+        Ok(())
+    }
+
+    /// A device appeared, as its notification says: asked about at once. A look follows, and finds
+    /// out whether it is still there.
+    fn announce(&mut self, mac: MacAddr, index: u32) {
+        if self.announced.insert(mac, index) != Some(index) {
+            self.client.forget(mac);
+            self.schedule.appeared(Instant::now(), mac);
+        }
     }
 
     fn take_device_events(&mut self) -> Result<(), KernelError> {
@@ -418,12 +446,25 @@ impl Agent {
         let now = Instant::now();
         self.candidates = snapshot.candidates().map(|candidate| candidate.link.index).collect();
         for mac in changed {
-            self.client.forget(mac);
-            if snapshot.candidates().any(|candidate| candidate.mac == mac) {
-                self.schedule.appeared(now, mac);
-            } else {
-                self.schedule.gone(now, mac);
+            match snapshot.candidates().find(|candidate| candidate.mac == mac) {
+                Some(candidate) => self.announce(mac, candidate.link.index),
+                None => {
+                    self.client.forget(mac);
+                    self.announced.remove(&mac);
+                    self.schedule.gone(now, mac);
+                }
             }
+        }
+        // What was announced and was gone before the look was never seen.
+        let unseen: Vec<MacAddr> = self
+            .announced
+            .iter()
+            .filter(|(_, index)| !self.candidates.contains(index))
+            .map(|(mac, _)| *mac)
+            .collect();
+        for mac in unseen {
+            self.announced.remove(&mac);
+            self.schedule.gone(now, mac);
         }
         self.patience = None;
         let with_udev: Vec<(u32, Duration)> = snapshot
@@ -464,6 +505,12 @@ impl Agent {
             debug!("no longer: {over}");
         }
         self.complaints = complaints;
+    }
+
+    fn ask_what_is_due(&mut self) {
+        if let Some(round) = self.schedule.due(Instant::now(), &mut fastrand::f64) {
+            self.ask(round);
+        }
     }
 
     fn ask(&mut self, round: Round) {

@@ -163,11 +163,7 @@ impl Snapshot {
         let mut seen = BTreeSet::new();
         self.links.iter().filter_map(move |link| {
             let mac = MacAddr::from(link.address?);
-            let kind = link.kind.as_deref().unwrap_or("physical");
-            let may_be = link.ethernet
-                && self.device_kinds.iter().any(|accepted| accepted == kind)
-                // A port of a bridge or bond belongs to that.
-                && link.controller.is_none();
+            let may_be = may_be_cloud_interface(link, &self.device_kinds);
             (may_be && seen.insert(mac)).then_some(Candidate { link, mac })
         })
     }
@@ -209,6 +205,15 @@ impl Snapshot {
     pub fn link(&self, interface: u32) -> Option<&Link> {
         self.links.iter().find(|link| link.index == interface)
     }
+}
+
+/// Whether a device may be a cloud interface, as far as the device itself tells.
+pub(crate) fn may_be_cloud_interface(link: &Link, device_kinds: &[String]) -> bool {
+    let kind = link.kind.as_deref().unwrap_or("physical");
+    link.ethernet
+        && device_kinds.iter().any(|accepted| accepted == kind)
+        // A port of a bridge or bond belongs to that.
+        && link.controller.is_none()
 }
 
 fn family_is_there(family: Family) -> bool {
