@@ -221,7 +221,7 @@ fn a_link_group_that_others_use_is_left_to_them() {
     a.refuses(&["plug", "eth1"], 1, &["link group 106 is used by br0", "agent.link_group"]);
     shell(&stage.a, "ip link delete br0; ip link set eth0 group 5");
     let a = Untouched::new(&stage.a);
-    a.refuses(&["plug", "eth1"], 1, &["eth0 is in link group 5", "agent.link_group to 5"]);
+    a.refuses(&["plug", "eth1"], 1, &["eth0 is in link group 5", "take it out of that group"]);
 }
 
 #[test]
