@@ -59,8 +59,24 @@ impl Address {
     /// # Errors
     /// Where the conversation with the kernel fails.
     pub fn list(kernel: &mut Rtnetlink, family: Family) -> Result<Vec<Address>> {
+        Self::dump(kernel, family, 0)
+    }
+
+    /// Lists the addresses of one interface.
+    ///
+    /// # Errors
+    /// Where the conversation with the kernel fails.
+    pub fn list_of(kernel: &mut Rtnetlink, family: Family, interface: u32) -> Result<Vec<Address>> {
+        let mut addresses = Self::dump(kernel, family, interface)?;
+        // A kernel that does not know the filter lists all.
+        addresses.retain(|address| address.interface == interface);
+        Ok(addresses)
+    }
+
+    fn dump(kernel: &mut Rtnetlink, family: Family, interface: u32) -> Result<Vec<Address>> {
         let mut body = AddressMessage::default();
         body.header.family = wire_family(family);
+        body.header.index = interface;
         kernel.dump("addresses", &Request::new(RTM_GETADDR, 0, &body), Address::read)
     }
 

@@ -3,8 +3,13 @@
 //! The kernel names these files after the interface, and names change: each access makes sure that
 //! the name belongs to the interface index that is meant, before and after.
 
-use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 
 use crate::error::Result;
 use crate::{Error, Family};
@@ -18,29 +23,46 @@ pub struct Setting {
     pub name: &'static str,
 }
 
-/// Reads a setting; `None` where the kernel does not have it (IPv6 switched off), or the interface
-/// is gone or has another name by now.
+/// Reads settings of an interface: those that the kernel has (none of IPv6 where that is switched
+/// off), or none where the interface is gone or has another name by now.
 ///
 /// # Errors
-/// Where the file is there and cannot be read as a number.
-pub fn read(interface: u32, name: &str, setting: Setting) -> Result<Option<i32>> {
-    if !is_named(interface, name) {
-        return Ok(None);
+/// Where a file is there and cannot be read as a number.
+pub fn read(interface: u32, name: &str, settings: &[Setting]) -> Result<Vec<(Setting, i32)>> {
+    let mut values = Vec::new();
+    let names = Names::open();
+    if !names.belongs(name, interface) {
+        return Ok(values);
     }
-    let path = path(name, setting);
-    let attempt = || format!("read {}", path.display());
-    match std::fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse() {
-            Ok(value) if is_named(interface, name) => Ok(Some(value)),
-            Ok(_) => Ok(None),
-            Err(_) => Err(Error::Malformed {
-                attempt: attempt(),
-                reason: format!("{:?} is no number", text.trim()),
-            }),
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::system(attempt(), error)),
+    for setting in settings {
+        let path = path(name, *setting);
+        let attempt = || format!("read {}", path.display());
+        match read_file(&path) {
+            Ok(text) => match text.trim().parse() {
+                Ok(value) => values.push((*setting, value)),
+                Err(_) => {
+                    return Err(Error::Malformed {
+                        attempt: attempt(),
+                        reason: format!("{:?} is no number", text.trim()),
+                    });
+                }
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::system(attempt(), error)),
+        }
     }
+    // What was read belongs to another interface where the name was given away meanwhile.
+    if !names.belongs(name, interface) {
+        values.clear();
+    }
+    Ok(values)
+}
+
+/// A setting is a few digits, and is read at once.
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut bytes = [0; 32];
+    let length = File::open(path)?.read(&mut bytes)?;
+    Ok(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned())
 }
 
 /// Writes a setting.
@@ -54,7 +76,8 @@ pub fn write(interface: u32, name: &str, setting: Setting, value: i32) -> Result
         let gone = io::Error::from_raw_os_error(crate::Refusal::NO_DEVICE);
         Error::system(attempt(), gone)
     };
-    if !is_named(interface, name) {
+    let names = Names::open();
+    if !names.belongs(name, interface) {
         return Err(renamed());
     }
     std::fs::write(&path, value.to_string()).map_err(|error| {
@@ -64,7 +87,7 @@ pub fn write(interface: u32, name: &str, setting: Setting, value: i32) -> Result
             Error::system(attempt(), error)
         }
     })?;
-    if is_named(interface, name) { Ok(()) } else { Err(renamed()) }
+    if names.belongs(name, interface) { Ok(()) } else { Err(renamed()) }
 }
 
 fn path(name: &str, setting: Setting) -> PathBuf {
@@ -76,11 +99,16 @@ fn path(name: &str, setting: Setting) -> PathBuf {
     ["/proc/sys/net", protocol, "conf", name, setting.name].iter().collect()
 }
 
-fn is_named(interface: u32, name: &str) -> bool {
-    let Ok(socket) =
-        rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)
-    else {
-        return false;
-    };
-    rustix::net::netdevice::name_to_index(&socket, name).is_ok_and(|index| index == interface)
+/// Tells whose a name is, in the namespace in which it was opened.
+struct Names(Option<OwnedFd>);
+
+impl Names {
+    fn open() -> Self {
+        Names(socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok())
+    }
+
+    fn belongs(&self, name: &str, interface: u32) -> bool {
+        let index = self.0.as_ref().and_then(|socket| name_to_index(socket, name).ok());
+        index == Some(interface)
+    }
 }

@@ -351,13 +351,13 @@ fn sysctls_are_read_and_written_only_under_the_right_name() {
     bench
         .namespace
         .run(|| {
-            assert_eq!(sysctl::read(interface, "inner", setting).unwrap(), Some(1));
+            assert_eq!(sysctl::read(interface, "inner", &[setting]).unwrap(), [(setting, 1)]);
             sysctl::write(interface, "inner", setting, 0).unwrap();
-            assert_eq!(sysctl::read(interface, "inner", setting).unwrap(), Some(0));
-            assert_eq!(sysctl::read(interface, "outer", setting).unwrap(), None);
+            assert_eq!(sysctl::read(interface, "inner", &[setting]).unwrap(), [(setting, 0)]);
+            assert_eq!(sysctl::read(interface, "outer", &[setting]).unwrap(), []);
             let error = sysctl::write(interface, "outer", setting, 0).unwrap_err();
             assert_eq!(error.errno(), Some(Refusal::NO_DEVICE));
-            assert_eq!(sysctl::read(bench.other, "outer", setting).unwrap(), Some(1));
+            assert_eq!(sysctl::read(bench.other, "outer", &[setting]).unwrap(), [(setting, 1)]);
         })
         .unwrap();
 }
