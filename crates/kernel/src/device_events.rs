@@ -3,14 +3,21 @@
 //! udev may rename a device while it handles the kernel's event. It broadcasts the event again when
 //! it is done, and until then there is no entry for the device in its database.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_KOBJECT_UEVENT};
+use rustix::fs::inotify;
+use rustix::io::Errno;
 
 use crate::Error;
 use crate::error::Result;
 use crate::monitor::{borrow, is_overrun};
+
+/// Where udev keeps an entry for each device that it has handled: `n` and the index of an interface.
+const DATABASE: &str = "/run/udev/data";
 
 const KERNEL_GROUP: u32 = 1;
 const UDEV_GROUP: u32 = 2;
@@ -102,10 +109,72 @@ pub fn udev_runs() -> bool {
     Path::new("/run/udev/control").exists()
 }
 
-/// True where udev has handled the interface's first event: it has an entry in its database, and
-/// has given the device the name that its rules say.
+/// True where udev has handled the interface's events: it has an entry in its database, and has
+/// given the device the name that its rules say.
 pub fn udev_has_finished(interface: u32) -> bool {
-    Path::new("/run/udev/data").join(format!("n{interface}")).exists()
+    let entry = Path::new(DATABASE).join(format!("n{interface}"));
+    // Before it renames a device, udev says so in an entry, which it writes anew afterwards.
+    let renaming = |line: &[u8]| line == b"E:ID_RENAMING=1";
+    std::fs::read(entry).is_ok_and(|entry| !entry.split(|byte| *byte == b'\n').any(renaming))
+}
+
+/// Tells when udev writes an entry of its database about a network device: the first sign that it
+/// has finished, several milliseconds before its event.
+pub struct UdevEntries {
+    watch: OwnedFd,
+}
+
+impl UdevEntries {
+    /// Starts watching; `None` where there is no database, because udev did not run so far.
+    ///
+    /// # Errors
+    /// Where the kernel has no watch to give.
+    pub fn open() -> Result<Option<Self>> {
+        let failed = |error: Errno| Error::system("watch udev's database", io::Error::from(error));
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let watch = inotify::init(flags).map_err(failed)?;
+        // An entry is written under another name, and renamed.
+        match inotify::add_watch(&watch, DATABASE, inotify::WatchFlags::MOVED_TO) {
+            Ok(_) => Ok(Some(UdevEntries { watch })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Takes what has arrived, without waiting: indices of interfaces. `None` is told where some
+    /// were lost.
+    ///
+    /// # Errors
+    /// Where the watch fails.
+    pub fn receive(&mut self, mut tell: impl FnMut(Option<u32>)) -> Result<()> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut entries = inotify::Reader::new(&self.watch, &mut buffer);
+        loop {
+            match entries.next() {
+                Ok(entry) if entry.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) => {
+                    tell(None);
+                }
+                Ok(entry) => {
+                    let name = entry.file_name().and_then(|name| name.to_str().ok());
+                    let index = name.and_then(|name| name.strip_prefix('n')?.parse().ok());
+                    if let Some(index) = index {
+                        tell(Some(index));
+                    }
+                }
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    return Err(Error::system("watch udev's database", io::Error::from(error)));
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for UdevEntries {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
 }
 
 fn read(bytes: &[u8]) -> Option<DeviceEvent> {

@@ -30,7 +30,9 @@ mod wire;
 
 pub use address::{Address, AddressFlags};
 pub use child::end_with_parent;
-pub use device_events::{DeviceAction, DeviceEvent, DeviceEvents, udev_has_finished, udev_runs};
+pub use device_events::{
+    DeviceAction, DeviceEvent, DeviceEvents, UdevEntries, udev_has_finished, udev_runs,
+};
 pub use error::{Error, Refusal};
 pub use link::{Link, LinkChange, VethEnd, bridge, veth_pair};
 pub use monitor::{Monitor, Notification, Subject};
