@@ -15,7 +15,7 @@ mod interface;
 mod known;
 mod mac_address;
 
-pub use ec2::{Client, ClientOptions};
+pub use ec2::{Client, ClientOptions, Conversation, Progress};
 pub use error::{Error, ParseError};
 pub use http::Endpoint;
 pub use interface::{Ask, InterfaceFacts, InterfaceId, Listing, Problem};

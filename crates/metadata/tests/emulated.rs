@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jackfield_lab::emulator::{
@@ -11,8 +12,9 @@ use jackfield_lab::emulator::{
     TokenKind,
 };
 use jackfield_metadata::{
-    Ask, Client, ClientOptions, Error, InterfaceFacts, Known, Listing, MacAddr,
+    Ask, Client, ClientOptions, Error, InterfaceFacts, Known, Listing, MacAddr, Progress,
 };
+use rustix::event::{Timespec, poll};
 
 const PRIMARY: [u8; 6] = [0x02, 0xec, 0x20, 0, 0, 1];
 const SECOND: [u8; 6] = [0x02, 0xec, 0x20, 0, 0, 2];
@@ -394,6 +396,65 @@ fn a_request_that_hangs_is_asked_again_in_time() {
     let stage = stage.with_second();
     stage.cloud.add_fault(Fault::new(Effect::Hang).on_path("*/local-ipv4s").times(1));
     assert_eq!(stage.facts(SECOND, Ask::Everything).ipv4_addresses, second_facts().ipv4_addresses);
+}
+
+/// Carries a call on as far as it goes without a thread; what it tells in the end.
+fn carried_on(client: &Arc<Client>, limit: Duration) -> (Progress, Result<Listing, Error>) {
+    let asks = [(MacAddr::from(SECOND), Ask::Everything)];
+    let mut conversation = client.begin(&asks, Instant::now() + limit);
+    let progress = loop {
+        match conversation.advance() {
+            Progress::Waiting => {}
+            progress => break progress,
+        }
+        let left = conversation.until().unwrap().saturating_duration_since(Instant::now());
+        let mut awaited: Vec<_> = conversation.awaited().collect();
+        assert!(!awaited.is_empty());
+        poll(&mut awaited, Some(&Timespec::try_from(left).unwrap())).unwrap();
+    };
+    (progress, conversation.finish().remove(&MacAddr::from(SECOND)).unwrap())
+}
+
+#[test]
+fn a_call_can_be_carried_on_between_other_things() {
+    let Stage { cloud, client, emulator: _emulator } = Stage::new().with_second();
+    let client = Arc::new(client);
+    // There is no session yet, and to get one is to wait.
+    let (progress, listing) = carried_on(&client, Duration::from_secs(5));
+    assert_eq!(progress, Progress::Stuck);
+    assert_eq!(*listing.unwrap().facts().unwrap(), second_facts());
+    let mark = cloud.request_count();
+    let (progress, listing) = carried_on(&client, Duration::from_secs(5));
+    assert_eq!(progress, Progress::Done);
+    assert_eq!(*listing.unwrap().facts().unwrap(), second_facts());
+    let requests = cloud.requests_since(mark).len();
+    client.interfaces(&[(MacAddr::from(SECOND), Ask::Everything)], soon());
+    assert_eq!(cloud.requests_since(mark).len(), 2 * requests);
+}
+
+#[test]
+fn a_call_that_meets_a_fault_goes_on_where_it_can_wait() {
+    for effect in [
+        Effect::Status(401),
+        Effect::Status(500),
+        Effect::Status(503),
+        Effect::Reset,
+        Effect::Close,
+        Effect::Hang,
+        Effect::TruncateSilently(3),
+        Effect::GarbageBody,
+    ] {
+        for path in ["*/macs/02:ec:20:00:00:02/", "*/local-ipv4s"] {
+            let stage = Stage::with(|options| options.request_timeout = Duration::from_millis(300));
+            let Stage { cloud, client, emulator: _emulator } = stage.with_second();
+            let client = Arc::new(client);
+            client.primary(soon()).unwrap();
+            cloud.add_fault(Fault::new(effect.clone()).on_path(path).times(1));
+            let (progress, listing) = carried_on(&client, Duration::from_secs(5));
+            assert_eq!(progress, Progress::Stuck, "{effect:?} {path}");
+            assert_eq!(*listing.unwrap().facts().unwrap(), second_facts(), "{effect:?} {path}");
+        }
+    }
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::fmt;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFd;
+
 use super::budget::{Backoff, Budget, KEPT_CONNECTION, NEW_CONNECTION};
-use super::crawl::{self, Learned};
+use super::crawl::{Crawl, Learned, Progress};
 use super::session::{Grant, Session, Token, Waited};
 use super::text;
 use crate::http::{Answer, Connections, Endpoint, Fault, Flight, Limits, Link};
@@ -148,6 +150,11 @@ impl Client {
         Ok(*self.primary.get_or_init(|| mac))
     }
 
+    /// What [`Client::primary`] knows without asking.
+    pub fn known_primary(&self) -> Option<MacAddr> {
+        self.primary.get().copied()
+    }
+
     /// The hardware addresses that the service lists (`network/interfaces/macs/`): it may hold
     /// ones that have been detached for minutes, and lack ones that are attached.
     ///
@@ -174,12 +181,12 @@ impl Client {
         asks: &[(MacAddr, Ask)],
         deadline: Instant,
     ) -> BTreeMap<MacAddr, Result<Listing, Error>> {
-        let mut wanted: BTreeMap<MacAddr, Ask> = BTreeMap::new();
-        for (mac, ask) in asks {
-            let entry = wanted.entry(*mac).or_insert(*ask);
-            *entry = (*entry).max(*ask);
-        }
-        crawl::interfaces(self, &wanted, deadline)
+        Crawl::new(self, &wanted(asks), deadline).finish()
+    }
+
+    /// Begins what [`Client::interfaces`] does, without waiting for anything.
+    pub fn begin(self: &Arc<Self>, asks: &[(MacAddr, Ask)], deadline: Instant) -> Conversation {
+        Conversation { crawl: Crawl::new(Arc::clone(self), &wanted(asks), deadline) }
     }
 
     /// Forgets what was learned of an interface: its device is gone, and when one with this
@@ -485,6 +492,49 @@ impl Client {
             Some(endpoint) => format!("{endpoint}/{path}"),
             None => path.into(),
         }
+    }
+}
+
+/// What is asked about each address: everything, where one of several asks for that.
+fn wanted(asks: &[(MacAddr, Ask)]) -> BTreeMap<MacAddr, Ask> {
+    let mut wanted: BTreeMap<MacAddr, Ask> = BTreeMap::new();
+    for (mac, ask) in asks {
+        let entry = wanted.entry(*mac).or_insert(*ask);
+        *entry = (*entry).max(*ask);
+    }
+    wanted
+}
+
+/// A [`Client::interfaces`] that its caller carries on between other things.
+pub struct Conversation {
+    crawl: Crawl<Arc<Client>>,
+}
+
+impl Conversation {
+    /// Asks, and takes what was answered, as far as is possible without waiting.
+    pub fn advance(&mut self) -> Progress {
+        self.crawl.advance()
+    }
+
+    /// What is to be waited for before it can be advanced again…
+    pub fn awaited(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.crawl.flights().map(Flight::awaited)
+    }
+
+    /// …and until when at most.
+    pub fn until(&self) -> Option<Instant> {
+        self.crawl.flights().map(Flight::until).min()
+    }
+
+    /// Waits for all that is left, and returns what [`Client::interfaces`] does.
+    pub fn finish(self) -> BTreeMap<MacAddr, Result<Listing, Error>> {
+        self.crawl.finish()
+    }
+}
+
+impl fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conversation").finish_non_exhaustive()
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! A crawl starts with the listings. Each that arrives adds the questions for its keys, and those
 //! go before the listings that are left: where time runs out, some interfaces are complete rather
-//! than none. The calling thread has many questions under way at once, and as a rule that is all.
-//! What is not answered well at once is asked again by helpers, each of which can wait for its own
-//! question; they are started only when there is something for them to do, and none outlives the
-//! call.
+//! than none. The calling thread has many questions under way at once, and as a rule that is all:
+//! it can do something else while it waits for their answers. What is not answered well at once is
+//! asked again by helpers, each of which can wait for its own question; they are started only when
+//! there is something for them to do, and none outlives [`Crawl::finish`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Deref;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, Scope};
 use std::time::Instant;
@@ -16,7 +17,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::client::{Asked, Client, MACS, Tried};
 use super::key::{self, Fact, Key, ListedKeys};
-use crate::http;
+use crate::http::{self, Flight};
 use crate::{Ask, Error, InterfaceFacts, InterfaceId, Known, Listing, MacAddr};
 
 /// Stack of a helper, in bytes. The deepest it goes is one read of 4 KiB and some formatting.
@@ -68,46 +69,6 @@ fn newest<T: Clone>(read: &Known<T>, before: Option<T>) -> Option<T> {
         Known::Absent => None,
         Known::Unknown => before,
     }
-}
-
-/// Asks about all interfaces in `wanted`.
-pub(super) fn interfaces(
-    client: &Client,
-    wanted: &BTreeMap<MacAddr, Ask>,
-    deadline: Instant,
-) -> BTreeMap<MacAddr, Result<Listing, Error>> {
-    let subjects: BTreeMap<MacAddr, Subject> = {
-        let learned = client.learned();
-        let subject = |(mac, ask): (&MacAddr, &Ask)| {
-            (*mac, Subject::new(*mac, *ask, learned.get(mac).cloned()))
-        };
-        wanted.iter().map(subject).collect()
-    };
-    let questions = wanted.keys().map(|mac| (*mac, None)).collect();
-    let again = VecDeque::new();
-    let state = State { questions, again, subjects, answering: 0, helpers: 0 };
-    let crawl = Crawl { client, deadline, state: Mutex::new(state), changed: Condvar::new() };
-    std::thread::scope(|scope| {
-        crawl.ask_side_by_side(scope);
-        crawl.start_helpers(scope, 1);
-        crawl.work(scope);
-    });
-    let state = crawl.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut learned = client.learned();
-    let mut results = BTreeMap::new();
-    for (mac, subject) in state.subjects {
-        if let Some(Ok(Listing::Listed(facts))) = &subject.result
-            && let Some(new) = Learned::from_facts(facts, subject.learned.as_ref())
-        {
-            learned.insert(mac, new);
-        }
-        let not_asked = || {
-            let url = format!("{MACS}{mac}/");
-            Err(Error::Deadline { url })
-        };
-        results.insert(mac, subject.result.unwrap_or_else(not_asked));
-    }
-    results
 }
 
 /// One interface in a crawl.
@@ -230,44 +191,130 @@ struct State {
     helpers: usize,
 }
 
-struct Crawl<'a> {
-    client: &'a Client,
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Every question has its answer.
+    Done,
+    /// The service is about to answer.
+    Waiting,
+    /// Something is to be asked again, which takes waits: by a thread that can wait.
+    Stuck,
+}
+
+/// A call on its way. `C`: its client.
+pub(super) struct Crawl<C> {
+    client: C,
     deadline: Instant,
     state: Mutex<State>,
     changed: Condvar,
+    flights: Vec<(Question, Asked)>,
 }
 
-impl Crawl<'_> {
+impl<C: Deref<Target = Client> + Sync> Crawl<C> {
+    /// Nothing is asked yet.
+    pub(super) fn new(client: C, wanted: &BTreeMap<MacAddr, Ask>, deadline: Instant) -> Self {
+        let subjects: BTreeMap<MacAddr, Subject> = {
+            let learned = client.learned();
+            let subject = |(mac, ask): (&MacAddr, &Ask)| {
+                (*mac, Subject::new(*mac, *ask, learned.get(mac).cloned()))
+            };
+            wanted.iter().map(subject).collect()
+        };
+        let questions = wanted.keys().map(|mac| (*mac, None)).collect();
+        let again = VecDeque::new();
+        let state = State { questions, again, subjects, answering: 0, helpers: 0 };
+        let (state, changed, flights) = (Mutex::new(state), Condvar::new(), Vec::new());
+        Crawl { client, deadline, state, changed, flights }
+    }
+
+    /// Asks and takes answers as far as is possible without waiting.
+    pub(super) fn advance(&mut self) -> Progress {
+        let mut flights = std::mem::take(&mut self.flights);
+        self.take_arrived(&mut flights);
+        self.start_questions(&mut flights);
+        self.flights = flights;
+        if !self.lock().again.is_empty() {
+            Progress::Stuck
+        } else if self.flights.is_empty() {
+            Progress::Done
+        } else {
+            Progress::Waiting
+        }
+    }
+
+    /// The requests that are with the service.
+    pub(super) fn flights(&self) -> impl Iterator<Item = &Flight> {
+        self.flights.iter().map(|(_, asked)| asked.flight())
+    }
+
+    /// Asks all that is left, waits for the answers, and returns what they tell.
+    pub(super) fn finish(mut self) -> BTreeMap<MacAddr, Result<Listing, Error>> {
+        let flights = std::mem::take(&mut self.flights);
+        std::thread::scope(|scope| {
+            self.ask_side_by_side(scope, flights);
+            self.start_helpers(scope, 1);
+            self.work(scope);
+        });
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut learned = self.client.learned();
+        let mut results = BTreeMap::new();
+        for (mac, subject) in state.subjects {
+            if let Some(Ok(Listing::Listed(facts))) = &subject.result
+                && let Some(new) = Learned::from_facts(facts, subject.learned.as_ref())
+            {
+                learned.insert(mac, new);
+            }
+            let not_asked = || {
+                let url = format!("{MACS}{mac}/");
+                Err(Error::Deadline { url })
+            };
+            results.insert(mac, subject.result.unwrap_or_else(not_asked));
+        }
+        results
+    }
+
     /// Asks each question once, as many at a time as are allowed; what fails is left to the
     /// helpers.
-    fn ask_side_by_side<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
-        let mut flights: Vec<(Question, Asked)> = Vec::new();
+    fn ask_side_by_side<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        mut flights: Vec<(Question, Asked)>,
+    ) {
         loop {
-            while let Some(question) = self.next_question() {
-                match self.client.start(path(question), self.deadline) {
-                    Ok(asked) => flights.push((question, asked)),
-                    Err(tried) => self.leave(question, tried),
-                }
-            }
+            self.start_questions(&mut flights);
             if flights.is_empty() {
                 return;
             }
             let open = self.lock().questions.len();
             self.start_helpers(scope, flights.len() + open);
             http::wait(flights.iter().map(|(_, asked)| asked.flight()));
-            let mut at = 0;
-            while let Some((question, asked)) = flights.get_mut(at) {
-                let question = *question;
-                match self.advance(question, asked) {
-                    None => {
-                        at += 1;
-                        continue;
-                    }
-                    Some(Ok(answer)) => self.take(question, answer),
-                    Some(Err(tried)) => self.leave(question, tried),
-                }
-                flights.swap_remove(at);
+            self.take_arrived(&mut flights);
+        }
+    }
+
+    fn start_questions(&self, flights: &mut Vec<(Question, Asked)>) {
+        while let Some(question) = self.next_question() {
+            match self.client.start(path(question), self.deadline) {
+                Ok(asked) => flights.push((question, asked)),
+                Err(tried) => self.leave(question, tried),
             }
+        }
+    }
+
+    fn take_arrived(&self, flights: &mut Vec<(Question, Asked)>) {
+        let mut at = 0;
+        while let Some((question, asked)) = flights.get_mut(at) {
+            let question = *question;
+            match self.carry_on(question, asked) {
+                None => {
+                    at += 1;
+                    continue;
+                }
+                Some(Ok(answer)) => self.take(question, answer),
+                Some(Err(tried)) => self.leave(question, tried),
+            }
+            flights.swap_remove(at);
         }
     }
 
@@ -281,7 +328,7 @@ impl Crawl<'_> {
         Some(question)
     }
 
-    fn advance(&self, (_, key): Question, asked: &mut Asked) -> Option<Result<Answered, Tried>> {
+    fn carry_on(&self, (_, key): Question, asked: &mut Asked) -> Option<Result<Answered, Tried>> {
         let most = self.client.options().max_lines;
         match key {
             None => {

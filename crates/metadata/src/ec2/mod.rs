@@ -12,4 +12,5 @@ mod key;
 mod session;
 mod text;
 
-pub use client::{Client, ClientOptions};
+pub use client::{Client, ClientOptions, Conversation};
+pub use crawl::Progress;

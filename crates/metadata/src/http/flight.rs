@@ -83,6 +83,16 @@ impl Flight {
         if Instant::now() < self.until { Ok(None) } else { Err(Fault::TimedOut) }
     }
 
+    /// What is to be waited for before it can go on…
+    pub(crate) fn awaited(&self) -> PollFd<'_> {
+        PollFd::new(&self.stream, if self.sent { PollFlags::IN } else { PollFlags::OUT })
+    }
+
+    /// …and until when at most.
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+
     fn send(&mut self) -> Result<(), Fault> {
         if let Ok(Err(error)) = sockopt::socket_error(&self.stream) {
             return Err(Fault::Connect(error.into()));
@@ -142,8 +152,7 @@ pub(crate) fn wait<'a>(flights: impl Iterator<Item = &'a Flight>) {
     let mut polled: Vec<PollFd<'_>> = flights
         .map(|flight| {
             until = Some(until.map_or(flight.until, |until| until.min(flight.until)));
-            let what = if flight.sent { PollFlags::IN } else { PollFlags::OUT };
-            PollFd::new(&flight.stream, what)
+            flight.awaited()
         })
         .collect();
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
