@@ -1,9 +1,10 @@
 //! The agent: keeps everything as desired, for as long as it runs.
 //!
-//! One thread waits for events, and looks at the machine whenever something may have changed. Each
-//! round of metadata requests has a thread of its own, so that a service that hangs never keeps a
-//! deleted rule from being put back. At rest there is one thread, and nothing but the refresh wakes
-//! it.
+//! One thread waits for events, and looks at the machine whenever something may have changed. It
+//! carries on a round of metadata requests between other things, as long as all of it is answered
+//! well; what takes waits, or comes while another round is under way, is left to a thread of its
+//! own. So a service that hangs never keeps a deleted rule from being put back. At rest there is one
+//! thread, and nothing but the refresh wakes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -14,8 +15,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use jackfield_kernel::{DeviceEvents, Error as KernelError, Monitor, Notification, Route, Subject};
-use jackfield_metadata::{Client, ClientOptions, Listing, MacAddr};
+use jackfield_kernel::{
+    DeviceEvents, Error as KernelError, Link, Monitor, Notification, Route, Subject, UdevEntries,
+};
+use jackfield_metadata::{Client, ClientOptions, Conversation, Listing, MacAddr, Progress};
 use log::{debug, info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sd_notify::NotifyState;
@@ -27,12 +30,15 @@ use crate::desired::{Role, Scope};
 use crate::machine::{Answer, Machine, View, ask};
 use crate::plan::Plan;
 use crate::schedule::{Outcome, Round, Schedule};
-use crate::snapshot::{Candidate, MAIN, OURS, may_be_cloud_interface};
+use crate::snapshot::{Candidate, MAIN, OURS, Snapshot, may_be_cloud_interface};
 
 /// How long one round of requests may take. What is not known by then is asked again.
 const ROUND: Duration = Duration::from_secs(2);
 /// How long a device may stay with udev before it is configured all the same.
 const UDEV_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a newcomer is left alone while metadata is asked about it: before that answers there is
+/// nothing to be done, and a look would only get in the way of those who are about to answer.
+const MEETING: Duration = Duration::from_millis(20);
 /// The first wait before changes that did not take effect are tried again, doubled each time…
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// …up to this.
@@ -101,13 +107,24 @@ struct Agent {
     machine: Machine,
     monitor: Monitor,
     events: DeviceEvents,
+    /// udev's database, where there is one.
+    entries: Option<UdevEntries>,
     client: Arc<Client>,
     schedule: Schedule,
+    /// The round that this thread carries on.
+    asking: Option<Asking>,
     answers: (Sender<Answered>, Receiver<Answered>),
     wake: Arc<rustix::fd::OwnedFd>,
     signals: UnixStream,
     /// Something may have changed: look.
     look: bool,
+    /// What the last look showed, as long as nothing is told to have changed since but the devices
+    /// of which there is [`Agent::news`].
+    seen: Option<Snapshot>,
+    /// Candidates of which there is news since the last look, as last notified.
+    news: BTreeMap<u32, Link>,
+    /// When newcomers are looked at, although metadata has not answered.
+    meeting: Option<Instant>,
     /// Devices of which news is relevant.
     candidates: BTreeSet<u32>,
     /// Devices that were asked about as soon as their notification came, before the first look.
@@ -121,6 +138,14 @@ struct Agent {
     metadata_failing: bool,
     complaints: BTreeSet<String>,
     watchdog: Option<Watchdog>,
+}
+
+/// A round that is under way.
+struct Asking {
+    conversation: Conversation,
+    round: Round,
+    /// The instance's own MAC, which is known.
+    primary: MacAddr,
 }
 
 /// What a round told, with the devices that it was about.
@@ -161,13 +186,18 @@ impl Agent {
             // Listening first: what changes while the machine is looked at is looked at again.
             monitor: Monitor::open()?,
             events: DeviceEvents::open()?,
+            entries: UdevEntries::open()?,
             machine: Machine::open(config)?,
             client: Arc::new(Client::new(options)),
             schedule: Schedule::new(now, refresh),
+            asking: None,
             answers: channel(),
             wake: Arc::new(wake),
             signals,
             look: true,
+            seen: None,
+            news: BTreeMap::new(),
+            meeting: None,
             candidates: BTreeSet::new(),
             announced: BTreeMap::new(),
             patience: None,
@@ -214,6 +244,9 @@ impl Agent {
     /// Waits for something to happen and takes it in. True: a signal says to stop.
     fn wait(&mut self) -> Result<bool, AgentError> {
         let mut until = self.schedule.next();
+        if let Some(asking) = &self.asking {
+            until = asking.conversation.until().map_or(until, |other| until.min(other));
+        }
         if let Some(watchdog) = &self.watchdog {
             until = until.min(watchdog.next);
         }
@@ -225,17 +258,28 @@ impl Agent {
         let timeout = Duration::from_millis(timeout.as_millis().saturating_add(1) as u64);
         let timeout = Timespec::try_from(timeout).ok();
         let interesting = PollFlags::IN;
-        let mut descriptors = [
-            PollFd::from_borrowed_fd(self.monitor.as_fd(), interesting),
-            PollFd::from_borrowed_fd(self.events.as_fd(), interesting),
-            PollFd::from_borrowed_fd(self.wake.as_fd(), interesting),
-            PollFd::from_borrowed_fd(self.signals.as_fd(), interesting),
-        ];
+        // Without udev's database something else twice.
+        let entries = self.entries.as_ref().map_or(self.events.as_fd(), |entries| entries.as_fd());
+        let mut descriptors: Vec<PollFd<'_>> = [
+            self.monitor.as_fd(),
+            self.events.as_fd(),
+            entries,
+            self.wake.as_fd(),
+            self.signals.as_fd(),
+        ]
+        .map(|fd| PollFd::from_borrowed_fd(fd, interesting))
+        .into();
+        let conversation = self.asking.iter().map(|asking| &asking.conversation);
+        descriptors.extend(conversation.flat_map(Conversation::awaited));
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(system("wait for events")(error)),
         }
-        let [monitor, events, wake, signals] = descriptors.map(|fd| !fd.revents().is_empty());
+        let mut ready = descriptors.iter().map(|fd| !fd.revents().is_empty());
+        let [monitor, events, entries, wake, signals] =
+            std::array::from_fn(|_| ready.next().unwrap_or(false));
+        let told = ready.any(|is| is);
+        drop(descriptors);
         if signals {
             let _ = self.signals.read(&mut [0; 16]);
             return Ok(true);
@@ -243,57 +287,99 @@ impl Agent {
         if monitor {
             self.take_notifications()?;
         }
-        if events {
+        if events || entries {
             self.take_device_events()?;
         }
         if wake {
             let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
-            while let Ok(answered) = self.answers.1.try_recv() {
-                self.take_answer(answered);
-            }
         }
         let now = Instant::now();
-        let over = self.timers().any(|timer| timer <= now);
-        self.look |= over;
+        let late = |asking: &Asking| asking.conversation.until().is_none_or(|until| until <= now);
+        if told || self.asking.as_ref().is_some_and(late) {
+            self.carry_on();
+        }
+        self.take_answers()?;
+        let over = |timer: Option<Instant>| timer.is_some_and(|timer| timer <= now);
+        if over(self.patience) || over(self.retry.map(|(at, _)| at)) {
+            self.look_afresh();
+        }
+        self.look |= over(self.meeting);
         Ok(false)
     }
 
     fn timers(&self) -> impl Iterator<Item = Instant> {
-        self.patience.into_iter().chain(self.retry.map(|(at, _)| at))
+        self.patience.into_iter().chain(self.retry.map(|(at, _)| at)).chain(self.meeting)
+    }
+
+    /// Looks at everything, whatever was seen.
+    fn look_afresh(&mut self) {
+        self.look = true;
+        self.seen = None;
     }
 
     fn take_notifications(&mut self) -> Result<(), KernelError> {
         let own = self.machine.port();
         let kinds = &self.machine.config().agent.device_kinds;
-        let candidates = &self.candidates;
-        let look = &mut self.look;
+        let (candidates, news) = (&self.candidates, &mut self.news);
+        let (look, seen, meeting) = (&mut self.look, &mut self.seen, &mut self.meeting);
         let mut appeared = Vec::new();
         self.monitor.receive(|notification| {
-            let relevant = match &notification {
-                Notification::Lost => true,
-                Notification::Changed { by, .. } if *by == own => false,
-                Notification::Changed { subject, removed, .. } => match subject {
-                    Subject::Link(link) => {
-                        let candidate = may_be_cloud_interface(link, kinds);
-                        let known = candidates.contains(&link.index);
-                        if let Some(mac) = link.address
-                            && (candidate && !known && !removed)
-                        {
-                            appeared.push((MacAddr::from(mac), link.index));
-                        }
-                        candidate || known
-                    }
-                    Subject::Address(address) => {
-                        address.protocol == OURS || candidates.contains(&address.interface)
-                    }
-                    Subject::Route(route) => {
-                        (route.protocol == OURS && *removed)
-                            || candidates.iter().any(|candidate| route.uses(*candidate))
-                                && (route.table == MAIN || route.protocol == OURS)
-                    }
-                    Subject::Rule(rule) => rule.protocol == OURS,
-                },
+            let Notification::Changed { subject, removed, by } = &notification else {
+                debug!("look again: {notification:?}");
+                *look = true;
+                *seen = None;
+                return;
             };
+            if *by == own {
+                // Looked at afterwards. But no news may be older than what we did.
+                if let Subject::Link(link) = subject
+                    && let Some(older) = news.get_mut(&link.index)
+                {
+                    *older = link.clone();
+                }
+                return;
+            }
+            // Whether it may concern us, and whether what was seen is out of date by it: of a
+            // device of which there is news, everything is read afresh.
+            let (relevant, outdates) = match subject {
+                Subject::Link(link) => {
+                    let candidate = may_be_cloud_interface(link, kinds);
+                    let known = candidates.contains(&link.index);
+                    match link.address {
+                        Some(mac) if candidate && !removed => {
+                            if !known {
+                                appeared.push((MacAddr::from(mac), link.index));
+                                match seen {
+                                    Some(_) => *look = true,
+                                    None => {
+                                        meeting.get_or_insert_with(|| Instant::now() + MEETING);
+                                    }
+                                }
+                            }
+                            news.insert(link.index, link.clone());
+                            (known, false)
+                        }
+                        _ => (news.remove(&link.index).is_some() || candidate || known, true),
+                    }
+                }
+                Subject::Address(address) => {
+                    let ours = address.protocol == OURS;
+                    let relevant = ours || candidates.contains(&address.interface);
+                    (relevant, !news.contains_key(&address.interface))
+                }
+                Subject::Route(route) => {
+                    let known = candidates.iter().any(|candidate| route.uses(*candidate));
+                    let relevant = (route.protocol == OURS && *removed)
+                        || known && (route.table == MAIN || route.protocol == OURS);
+                    let hops = &route.next_hops;
+                    let of_news = hops.iter().all(|hop| news.contains_key(&hop.interface));
+                    (relevant, hops.is_empty() || !of_news)
+                }
+                Subject::Rule(rule) => (rule.protocol == OURS, true),
+            };
+            if outdates {
+                *seen = None;
+            }
             if relevant && !*look {
                 debug!("look again: {notification:?}");
                 *look = true;
@@ -325,17 +411,46 @@ impl Agent {
         let candidates = &self.candidates;
         let look = &mut self.look;
         self.events.receive(|event| {
-            // Of a device that is not known, rtnetlink tells as well, and tells its kind.
-            *look |= event.is_none_or(|event| candidates.contains(&event.interface));
-        })
+            // What the kernel does, rtnetlink tells as well, and tells more of it.
+            *look |= event.is_none_or(|event| {
+                event.finished_by_udev && candidates.contains(&event.interface)
+            });
+        })?;
+        let Some(entries) = &mut self.entries else { return Ok(()) };
+        entries.receive(|interface| *look |= interface.is_none_or(|it| candidates.contains(&it)))
+    }
+
+    fn take_answers(&mut self) -> Result<(), AgentError> {
+        let mut answers = self.answers.1.try_iter().peekable();
+        if answers.peek().is_none() {
+            return Ok(());
+        }
+        let answers: Vec<Answered> = answers.collect();
+        if !self.news.is_empty() {
+            // What is told of a device that nobody has seen yet counts for nothing.
+            match self.see() {
+                Ok(snapshot) => self.seen = Some(snapshot),
+                // The look that follows says so.
+                Err(AgentError::Kernel(KernelError::Unsettled { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for answered in answers {
+            if answered.round.macs().any(|mac| self.schedule.is_content(mac)) {
+                // What nobody notified is made good by the refresh, also where that tells nothing
+                // new.
+                self.seen = None;
+            }
+            self.look = true;
+            self.take_answer(answered);
+        }
+        Ok(())
     }
 
     fn take_answer(&mut self, Answered { answer, round }: Answered) {
         let now = Instant::now();
         self.machine.learn(now, &answer);
         let cloud = self.machine.memory().cloud();
-        // Also where nothing new was told: an event that got lost is made good by the refresh.
-        self.look = true;
         match (answer.error(), self.metadata_failing) {
             (Some(error), false) => {
                 self.metadata_failing = true;
@@ -347,7 +462,7 @@ impl Agent {
             }
             _ => {}
         }
-        for mac in round.asks.iter().map(|(mac, _)| *mac).chain(round.search) {
+        for mac in round.macs() {
             let outcome = match answer.interfaces.get(&mac) {
                 None | Some(Err(_)) => Outcome::Failed,
                 Some(Ok(Listing::NotListed)) => Outcome::NotListed,
@@ -368,6 +483,7 @@ impl Agent {
             self.settled = Some(settled);
             self.retry = None;
             self.complain(&view);
+            self.seen = Some(view.snapshot);
             return Ok(());
         }
         let drift = self.settled.as_ref() == Some(&settled);
@@ -411,6 +527,7 @@ impl Agent {
             self.retry = Some((Instant::now() + wait, (wait * 2).min(LONGEST_RETRY)));
         }
         self.complain(&after);
+        self.seen = Some(after.snapshot);
         Ok(())
     }
 
@@ -442,7 +559,18 @@ impl Agent {
     }
 
     fn look(&mut self) -> Result<View, AgentError> {
-        let (mut snapshot, changed) = self.machine.look()?;
+        let snapshot = self.see()?;
+        Ok(self.machine.view(snapshot, &Scope::Everything))
+    }
+
+    /// Sees what the machine is like, and takes note of which devices came and went.
+    fn see(&mut self) -> Result<Snapshot, AgentError> {
+        let news = std::mem::take(&mut self.news);
+        self.meeting = None;
+        let (mut snapshot, changed) = match self.seen.take() {
+            Some(seen) => self.machine.look_at(news.into_values().collect(), seen)?,
+            None => self.machine.look()?,
+        };
         let now = Instant::now();
         self.candidates = snapshot.candidates().map(|candidate| candidate.link.index).collect();
         for mac in changed {
@@ -455,16 +583,20 @@ impl Agent {
                 }
             }
         }
-        // What was announced and was gone before the look was never seen.
+        // What was announced, and was gone or had another MAC before the look, was never seen.
         let unseen: Vec<MacAddr> = self
             .announced
             .iter()
-            .filter(|(_, index)| !self.candidates.contains(index))
+            .filter(|(mac, index)| {
+                !snapshot.candidates().any(|is| is.mac == **mac && is.link.index == **index)
+            })
             .map(|(mac, _)| *mac)
             .collect();
         for mac in unseen {
             self.announced.remove(&mac);
-            self.schedule.gone(now, mac);
+            if !snapshot.candidates().any(|candidate| candidate.mac == mac) {
+                self.schedule.gone(now, mac);
+            }
         }
         self.patience = None;
         let with_udev: Vec<(u32, Duration)> = snapshot
@@ -484,7 +616,7 @@ impl Agent {
             self.machine.ignore_udev(index);
             snapshot.awaiting_udev.remove(&index);
         }
-        Ok(self.machine.view(snapshot, &Scope::Everything))
+        Ok(snapshot)
     }
 
     /// Says once what stands in the way of an interface, and once that it is over.
@@ -515,15 +647,49 @@ impl Agent {
 
     fn ask(&mut self, round: Round) {
         debug!("asking metadata: {round:?}");
-        let client = Arc::clone(&self.client);
+        let deadline = Instant::now() + ROUND;
+        match self.client.known_primary() {
+            Some(primary) if self.asking.is_none() && round.search.is_empty() => {
+                let conversation = self.client.begin(&round.asks, deadline);
+                self.asking = Some(Asking { conversation, round, primary });
+                self.carry_on();
+            }
+            _ => {
+                let (client, asked) = (Arc::clone(&self.client), round.clone());
+                self.leave(round, move || ask(&client, &asked.asks, &asked.search, deadline));
+            }
+        }
+    }
+
+    /// Carries on the round that this thread asks, as far as is possible without waiting.
+    fn carry_on(&mut self) {
+        let Some(mut asking) = self.asking.take() else { return };
+        let progress = asking.conversation.advance();
+        if progress == Progress::Waiting {
+            self.asking = Some(asking);
+            return;
+        }
+        let Asking { conversation, round, primary } = asking;
+        let finish = move || {
+            let interfaces = conversation.finish();
+            Answer { primary: Some(Ok(primary)), interfaces }
+        };
+        if progress == Progress::Done {
+            // We hold the receiver.
+            let _ = self.answers.0.send(Answered { answer: finish(), round });
+        } else {
+            self.leave(round, finish);
+        }
+    }
+
+    /// Leaves a round to a thread of its own.
+    fn leave(&mut self, round: Round, answer: impl FnOnce() -> Answer + Send + 'static) {
         let sender = self.answers.0.clone();
         let wake = Arc::clone(&self.wake);
         let asked = round.clone();
         let work = move || {
-            let deadline = Instant::now() + ROUND;
-            let answer = ask(&client, &asked.asks, &asked.search, deadline);
             // The agent is gone where nobody receives.
-            if sender.send(Answered { answer, round: asked }).is_ok() {
+            if sender.send(Answered { answer: answer(), round: asked }).is_ok() {
                 let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
             }
         };
@@ -532,6 +698,7 @@ impl Agent {
         if let Err(error) = thread {
             // A machine that is out of threads keeps its network: as if nobody had answered.
             warn!("cannot ask metadata, no thread can be started: {error}");
+            self.look = true;
             self.take_answer(Answered { answer: Answer::default(), round });
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use jackfield_kernel::{Error as KernelError, Rtnetlink};
+use jackfield_kernel::{Error as KernelError, Link, Rtnetlink};
 use jackfield_metadata::{Ask, Client, Error as MetadataError, Listing, MacAddr};
 
 use crate::apply::{Applied, apply};
@@ -86,20 +86,44 @@ impl Machine {
     /// # Errors
     /// Where the kernel cannot be talked to.
     pub fn look(&mut self) -> Result<(Snapshot, Vec<MacAddr>), KernelError> {
-        let base = self.config.agent.table_base;
-        let cloud = self.memory.cloud();
-        let slots = cloud.interfaces.values().filter_map(|interface| interface.slot);
-        let tables = slots.map(|slot| slot.table(base)).collect();
-        let mut snapshot = Snapshot::read(
+        let tables = self.tables();
+        let snapshot = Snapshot::read(
             &mut self.kernel,
             &self.config.agent,
             &tables,
             self.keeps_address_protocol,
         )?;
+        Ok(self.take_note(snapshot))
+    }
+
+    /// Looks only at the devices of which there is news, which is theirs as notified: everything
+    /// else is as it was `seen` by the last look.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be talked to.
+    pub fn look_at(
+        &mut self,
+        news: Vec<Link>,
+        seen: Snapshot,
+    ) -> Result<(Snapshot, Vec<MacAddr>), KernelError> {
+        let tables = self.tables();
+        let mut snapshot = seen;
+        snapshot.take_in(&mut self.kernel, &self.config.agent, news, &tables)?;
+        Ok(self.take_note(snapshot))
+    }
+
+    /// The tables that the cloud's interfaces use.
+    fn tables(&self) -> BTreeSet<u32> {
+        let base = self.config.agent.table_base;
+        let cloud = self.memory.cloud();
+        cloud.interfaces.values().filter_map(|is| Some(is.slot?.table(base))).collect()
+    }
+
+    fn take_note(&mut self, mut snapshot: Snapshot) -> (Snapshot, Vec<MacAddr>) {
         self.ignore_udev.retain(|index| snapshot.link(*index).is_some());
         snapshot.awaiting_udev.retain(|index| !self.ignore_udev.contains(index));
         let changed = self.memory.see(&snapshot);
-        Ok((snapshot, changed))
+        (snapshot, changed)
     }
 
     /// Works out what follows from what the machine is like.

@@ -69,6 +69,13 @@ pub(crate) struct Round {
     pub(crate) search: Vec<MacAddr>,
 }
 
+impl Round {
+    /// Every interface that it is about.
+    pub(crate) fn macs(&self) -> impl Iterator<Item = MacAddr> {
+        self.asks.iter().map(|(mac, _)| *mac).chain(self.search.iter().copied())
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Track {
     appeared: Instant,
@@ -153,6 +160,11 @@ impl Schedule {
     /// How long ago the device appeared; `None` for one that is not there.
     pub(crate) fn age(&self, now: Instant, mac: MacAddr) -> Option<Duration> {
         Some(now.saturating_duration_since(self.tracks.get(&mac)?.appeared))
+    }
+
+    /// Whether everything was known of the interface when it was last asked about.
+    pub(crate) fn is_content(&self, mac: MacAddr) -> bool {
+        self.tracks.get(&mac).is_some_and(|track| track.content)
     }
 
     /// What is to be asked now, if anything. It counts as asked.

@@ -38,6 +38,8 @@ pub struct Snapshot {
     /// Our routes in every table, main's routes through candidates, and everything in tables that
     /// we use or are about to use.
     pub routes: Vec<Route>,
+    /// The tables of which it has every route.
+    pub tables: BTreeSet<u32>,
     /// Every rule.
     pub rules: Vec<Rule>,
     /// Settings of candidates and of devices that have a journal, by interface index.
@@ -95,57 +97,106 @@ impl Snapshot {
             keeps_address_protocol,
             ..Snapshot::default()
         };
-        let candidates: Vec<(u32, String)> = snapshot
-            .candidates()
-            .map(|candidate| (candidate.link.index, candidate.link.name.clone()))
-            .collect();
-        let mut tables = tables.clone();
-        tables.extend(snapshot.journals().map(|(_, journal)| journal.table));
-        for family in Family::BOTH {
-            if !family_is_there(family) {
-                continue;
-            }
+        let devices: BTreeSet<u32> = snapshot.links.iter().map(|link| link.index).collect();
+        let candidates: Vec<u32> = snapshot.candidates().map(|is| is.link.index).collect();
+        for family in families() {
             snapshot.addresses.extend(Address::list(kernel, family)?);
             snapshot.rules.extend(Rule::list(kernel, family)?);
             let ours = RouteFilter { protocol: Some(OURS), ..RouteFilter::default() };
-            let mut routes = Route::list(kernel, family, ours)?;
-            for (interface, _) in &candidates {
+            snapshot.routes.extend(Route::list(kernel, family, ours)?);
+            for interface in &candidates {
                 // By interface: main may hold the whole Internet.
                 let filter = RouteFilter {
                     table: Some(MAIN),
                     interface: Some(*interface),
                     ..RouteFilter::default()
                 };
-                routes.extend(Route::list(kernel, family, filter)?);
-            }
-            for table in &tables {
-                let filter = RouteFilter { table: Some(*table), ..RouteFilter::default() };
-                routes.extend(Route::list(kernel, family, filter)?);
-            }
-            snapshot.routes.extend(routes);
-        }
-        snapshot.routes.sort();
-        snapshot.routes.dedup();
-        if !keeps_address_protocol {
-            snapshot.believe_markers(marker_table(agent));
-        }
-        let udev = jackfield_kernel::udev_runs();
-        for (index, _) in &candidates {
-            if udev && !jackfield_kernel::udev_has_finished(*index) {
-                snapshot.awaiting_udev.insert(*index);
+                snapshot.routes.extend(Route::list(kernel, family, filter)?);
             }
         }
-        // What was plugged and is no candidate any more is given its settings back too.
-        let mut configurable: BTreeMap<u32, String> = candidates.into_iter().collect();
-        configurable.extend(snapshot.journals().map(|(link, _)| (link.index, link.name.clone())));
-        for (index, name) in configurable {
-            for setting in SETTINGS {
-                if let Some(value) = sysctl::read(index, &name, setting)? {
-                    snapshot.settings.insert((index, setting), value);
-                }
-            }
-        }
+        snapshot.read_further(kernel, agent, tables, &devices)?;
         Ok(snapshot)
+    }
+
+    /// Takes in news of devices, as their notifications describe them, and reads everything else
+    /// of these devices, and the tables that are about to be used. Nothing else is read, and
+    /// nothing that waits for the lock that changes of devices hold.
+    ///
+    /// # Errors
+    /// Where the conversation with the kernel fails.
+    pub fn take_in(
+        &mut self,
+        kernel: &mut Rtnetlink,
+        agent: &AgentConfig,
+        news: Vec<Link>,
+        tables: &BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        let devices: BTreeSet<u32> = news.iter().map(|link| link.index).collect();
+        self.links.retain(|link| !devices.contains(&link.index));
+        self.links.extend(news);
+        self.links.sort_by_key(|link| link.index);
+        self.addresses.retain(|address| !devices.contains(&address.interface));
+        self.routes.retain(|route| !devices.iter().any(|device| route.uses(*device)));
+        self.settings.retain(|(device, _), _| !devices.contains(device));
+        for family in families() {
+            for device in &devices {
+                self.addresses.extend(Address::list_of(kernel, family, *device)?);
+                let filter = RouteFilter { interface: Some(*device), ..RouteFilter::default() };
+                let mut routes = Route::list(kernel, family, filter)?;
+                routes.retain(|route| {
+                    route.table == MAIN
+                        || route.protocol == OURS
+                        || self.tables.contains(&route.table)
+                });
+                self.routes.extend(routes);
+            }
+        }
+        self.read_further(kernel, agent, tables, &devices)
+    }
+
+    /// Reads the tables that are not known yet, and what rtnetlink does not tell: the settings of
+    /// these devices, and which devices udev has not finished with.
+    fn read_further(
+        &mut self,
+        kernel: &mut Rtnetlink,
+        agent: &AgentConfig,
+        tables: &BTreeSet<u32>,
+        devices: &BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        let mut tables = tables.clone();
+        tables.extend(self.journals().map(|(_, journal)| journal.table));
+        for table in tables {
+            if !self.tables.insert(table) {
+                continue;
+            }
+            let filter = RouteFilter { table: Some(table), ..RouteFilter::default() };
+            for family in families() {
+                self.routes.extend(Route::list(kernel, family, filter)?);
+            }
+        }
+        self.routes.sort();
+        self.routes.dedup();
+        if !self.keeps_address_protocol {
+            self.believe_markers(marker_table(agent));
+        }
+        self.awaiting_udev = if jackfield_kernel::udev_runs() {
+            let candidates = self.candidates().map(|is| is.link.index);
+            candidates.filter(|index| !jackfield_kernel::udev_has_finished(*index)).collect()
+        } else {
+            BTreeSet::new()
+        };
+        let candidates = self.candidates().filter(|is| devices.contains(&is.link.index));
+        let mut configurable: BTreeMap<u32, String> =
+            candidates.map(|is| (is.link.index, is.link.name.clone())).collect();
+        // What was plugged and is no candidate any more is given its settings back too.
+        let journals = self.journals().filter(|(link, _)| devices.contains(&link.index));
+        configurable.extend(journals.map(|(link, _)| (link.index, link.name.clone())));
+        for (index, name) in configurable {
+            let values = sysctl::read(index, &name, &SETTINGS)?;
+            self.settings
+                .extend(values.into_iter().map(|(setting, value)| ((index, setting), value)));
+        }
+        Ok(())
     }
 
     /// Routes are sorted by now.
@@ -216,9 +267,10 @@ pub(crate) fn may_be_cloud_interface(link: &Link, device_kinds: &[String]) -> bo
         && link.controller.is_none()
 }
 
-fn family_is_there(family: Family) -> bool {
-    // A kernel without IPv6 refuses its rules, and has none of its files.
-    family == Family::V4 || std::path::Path::new("/proc/sys/net/ipv6").exists()
+/// The families that the kernel has. One without IPv6 refuses its rules, and has none of its files.
+fn families() -> impl Iterator<Item = Family> {
+    let there = std::path::Path::new("/proc/sys/net/ipv6").exists();
+    Family::BOTH.into_iter().filter(move |family| *family == Family::V4 || there)
 }
 
 /// Whether this kernel keeps the protocol of an address (Linux 5.18).

@@ -232,7 +232,8 @@ const LONG: Measure = Measure {
     config: LAB_CONFIG,
     fault: Duration::from_secs(60),
     recovery: A_REFRESH,
-    requests_a_second: 12.0,
+    // A round of ten requests every other second, each sent twice where a kept connection breaks.
+    requests_a_second: 20.0,
     rounds_a_minute: 90.0,
 };
 
