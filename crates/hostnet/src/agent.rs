@@ -36,8 +36,9 @@ use crate::snapshot::{Candidate, MAIN, OURS, Snapshot, may_be_cloud_interface};
 const ROUND: Duration = Duration::from_secs(2);
 /// How long a device may stay with udev before it is configured all the same.
 const UDEV_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a newcomer is left alone while metadata is asked about it: before that answers there is
-/// nothing to be done, and a look would only get in the way of those who are about to answer.
+/// How long a newcomer is left alone while metadata is asked about it, where everything would have to
+/// be looked at: before that answers there is nothing to be done, and a look would only get in the
+/// way of those who are about to answer.
 const MEETING: Duration = Duration::from_millis(20);
 /// The first wait before changes that did not take effect are tried again, doubled each time…
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -321,7 +322,7 @@ impl Agent {
         let own = self.machine.port();
         let kinds = &self.machine.config().agent.device_kinds;
         let (candidates, news) = (&self.candidates, &mut self.news);
-        let (look, seen, meeting) = (&mut self.look, &mut self.seen, &mut self.meeting);
+        let (look, seen) = (&mut self.look, &mut self.seen);
         let mut appeared = Vec::new();
         self.monitor.receive(|notification| {
             let Notification::Changed { subject, removed, by } = &notification else {
@@ -339,43 +340,24 @@ impl Agent {
                 }
                 return;
             }
-            // Whether it may concern us, and whether what was seen is out of date by it: of a
-            // device of which there is news, everything is read afresh.
             let (relevant, outdates) = match subject {
                 Subject::Link(link) => {
                     let candidate = may_be_cloud_interface(link, kinds);
                     let known = candidates.contains(&link.index);
-                    match link.address {
-                        Some(mac) if candidate && !removed => {
-                            if !known {
-                                appeared.push((MacAddr::from(mac), link.index));
-                                match seen {
-                                    Some(_) => *look = true,
-                                    None => {
-                                        meeting.get_or_insert_with(|| Instant::now() + MEETING);
-                                    }
-                                }
-                            }
-                            news.insert(link.index, link.clone());
-                            (known, false)
+                    if let Some(mac) = link.address
+                        && candidate
+                        && !removed
+                    {
+                        news.insert(link.index, link.clone());
+                        if !known {
+                            appeared.push((MacAddr::from(mac), link.index));
                         }
-                        _ => (news.remove(&link.index).is_some() || candidate || known, true),
+                        (known, false)
+                    } else {
+                        (news.remove(&link.index).is_some() || candidate || known, true)
                     }
                 }
-                Subject::Address(address) => {
-                    let ours = address.protocol == OURS;
-                    let relevant = ours || candidates.contains(&address.interface);
-                    (relevant, !news.contains_key(&address.interface))
-                }
-                Subject::Route(route) => {
-                    let known = candidates.iter().any(|candidate| route.uses(*candidate));
-                    let relevant = (route.protocol == OURS && *removed)
-                        || known && (route.table == MAIN || route.protocol == OURS);
-                    let hops = &route.next_hops;
-                    let of_news = hops.iter().all(|hop| news.contains_key(&hop.interface));
-                    (relevant, hops.is_empty() || !of_news)
-                }
-                Subject::Rule(rule) => (rule.protocol == OURS, true),
+                other => judge(other, *removed, candidates, news),
             };
             if outdates {
                 *seen = None;
@@ -385,6 +367,13 @@ impl Agent {
                 *look = true;
             }
         })?;
+        if !appeared.is_empty() {
+            if self.seen.is_some() {
+                self.look = true;
+            } else {
+                self.meeting.get_or_insert_with(|| Instant::now() + MEETING);
+            }
+        }
         for (mac, index) in appeared {
             // Where another device has the MAC, only a look tells which one counts.
             let taken = self
@@ -421,12 +410,8 @@ impl Agent {
     }
 
     fn take_answers(&mut self) -> Result<(), AgentError> {
-        let mut answers = self.answers.1.try_iter().peekable();
-        if answers.peek().is_none() {
-            return Ok(());
-        }
-        let answers: Vec<Answered> = answers.collect();
-        if !self.news.is_empty() {
+        let answers: Vec<Answered> = self.answers.1.try_iter().collect();
+        if !answers.is_empty() && !self.news.is_empty() {
             // What is told of a device that nobody has seen yet counts for nothing.
             match self.see() {
                 Ok(snapshot) => self.seen = Some(snapshot),
@@ -724,6 +709,32 @@ impl Settled {
         let mirrored = view.snapshot.routes.iter().filter(of_others).cloned().collect();
         let awaiting_udev = view.snapshot.awaiting_udev.clone();
         Settled { cloud: view.cloud.clone(), devices, mirrored, awaiting_udev }
+    }
+}
+
+/// Whether a change of something other than a device may concern us, and whether what was seen is
+/// out of date by it: of a device of which there is news, everything is read afresh.
+fn judge(
+    subject: &Subject,
+    removed: bool,
+    candidates: &BTreeSet<u32>,
+    news: &BTreeMap<u32, Link>,
+) -> (bool, bool) {
+    match subject {
+        Subject::Link(_) => (true, true),
+        Subject::Address(address) => {
+            let relevant = address.protocol == OURS || candidates.contains(&address.interface);
+            (relevant, !news.contains_key(&address.interface))
+        }
+        Subject::Route(route) => {
+            let known = candidates.iter().any(|candidate| route.uses(*candidate));
+            let relevant = (route.protocol == OURS && removed)
+                || known && (route.table == MAIN || route.protocol == OURS);
+            let hops = &route.next_hops;
+            let of_news = hops.iter().all(|hop| news.contains_key(&hop.interface));
+            (relevant, hops.is_empty() || !of_news)
+        }
+        Subject::Rule(rule) => (rule.protocol == OURS, true),
     }
 }
 
