@@ -1,7 +1,7 @@
 //! Real systemd-udevd in an instance. Where it cannot run these tests say so and do nothing.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use jackfield_kernel::{DeviceEvent, DeviceEvents, udev_has_finished, udev_runs};
+use jackfield_kernel::{DeviceAction, DeviceEvent, DeviceEvents, udev_has_finished, udev_runs};
 use jackfield_lab::{Instance, Lab, LabError, Plug};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,11 @@ fn udev_renames_by_a_rule_and_says_when_it_has_finished() {
     lab.attach(&instance, secondary.mac, &Plug::new(1)).unwrap();
     let mut seen: Vec<DeviceEvent> = Vec::new();
     let end = Instant::now() + Duration::from_secs(10);
-    while !seen.iter().any(|event| event.finished_by_udev && event.name == "ens42") {
+    // Renaming is an event of its own, which udev has to handle as well.
+    let renamed = |event: &DeviceEvent| {
+        event.finished_by_udev && event.action == DeviceAction::Move && event.name == "ens42"
+    };
+    while !seen.iter().any(renamed) {
         assert!(Instant::now() < end, "{seen:?}");
         events.receive(|event| seen.extend(event)).unwrap();
         std::thread::sleep(Duration::from_millis(1));
