@@ -4,10 +4,13 @@
 //!   matched to them, and strict filtered dumps.
 //! * [`Link`], [`Address`], [`Route`], [`Rule`], [`Neighbour`] — what the kernel holds, as values
 //!   that compare, and the requests that add, change and remove them.
+//! * [`Qdisc`], [`Filter`], [`Redirect`] — traffic control where packets arrive; [`Tap`] — devices
+//!   whose other end is a program.
 //! * [`Monitor`] — rtnetlink notifications; [`DeviceEvents`] — device events of the kernel and of
 //!   systemd-udevd.
 //! * [`Namespace`] — network namespaces: named, by path, anonymous; [`MountNamespace`] beside them.
 //! * [`end_with_parent`] — processes that do not outlive the one that started them.
+//! * [`ShortLivedAllocator`] — memory for processes that live for a millisecond.
 //! * [`sysctl`] — settings of one interface.
 //!
 //! Nothing here decides anything: decisions are made by pure functions elsewhere. This is the only
@@ -20,12 +23,16 @@ mod error;
 mod link;
 mod monitor;
 mod mount_namespace;
+mod mounted_namespace;
 mod namespace;
 mod neighbour;
 mod route;
 mod rule;
+mod short_lived;
 mod socket;
 pub mod sysctl;
+mod tap;
+mod traffic_control;
 mod wire;
 
 pub use address::{Address, AddressFlags};
@@ -41,7 +48,10 @@ pub use namespace::{Namespace, create_user_namespace};
 pub use neighbour::{Neighbour, NeighbourKind};
 pub use route::{NextHop, Route, RouteFilter, RouteKind};
 pub use rule::{Rule, RuleAction};
+pub use short_lived::{ShortLivedAllocator, begin_short_lived, end_short_lived};
 pub use socket::{CHUNK, Request, Rtnetlink};
+pub use tap::{Tap, TapSettings, effective_user_and_group};
+pub use traffic_control::{Classifier, Cookie, Filter, Qdisc, Redirect};
 
 /// Address family of addresses, routes and rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

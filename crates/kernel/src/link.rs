@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::ParseableParametrized;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader,
@@ -19,7 +18,7 @@ const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINKPROP: u16 = 108;
 const RTM_DELLINKPROP: u16 = 109;
 
-const IFINFO_LEN: usize = 16;
+pub(crate) const IFINFO_LEN: usize = 16;
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
 
@@ -35,6 +34,7 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_MIN_MTU: u16 = 50;
 const IFLA_MAX_MTU: u16 = 51;
 const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_INFO_KIND: u16 = 1;
 
@@ -84,10 +84,7 @@ impl Link {
     /// # Errors
     /// Where the conversation with the kernel fails.
     pub fn list(kernel: &mut Rtnetlink) -> Result<Vec<Link>> {
-        let mut body = LinkMessage::default();
-        // Counters are the larger part of a device's description, and are not used.
-        body.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        kernel.dump("devices", &Request::new(RTM_GETLINK, 0, &body), Link::read)
+        kernel.dump("devices", &list_request(), Link::read)
     }
 
     pub(crate) fn read(message: &Message<'_>) -> Option<Link> {
@@ -118,55 +115,34 @@ impl Link {
             lower_elsewhere: false,
             parent_device: None,
         };
+        // By hand, and only what is used: the library reads details of every kind of device, which
+        // is most of what a short-lived program would have to load.
         for attribute in wire::attributes(message.payload, IFINFO_LEN) {
             let (kind, nla) = attribute.ok()?;
-            if kind == IFLA_LINKINFO {
-                // Kind alone: the details of some kinds are more than the library can read.
-                link.kind = wire::attributes(nla.value(), 0)
-                    .flatten()
-                    .find(|(kind, _)| *kind == IFLA_INFO_KIND)
-                    .map(|(_, nla)| text(nla.value()));
-                continue;
-            }
-            const USED: [u16; 12] = [
-                IFLA_ADDRESS,
-                IFLA_IFNAME,
-                IFLA_MTU,
-                IFLA_LINK,
-                IFLA_MASTER,
-                IFLA_IFALIAS,
-                IFLA_GROUP,
-                IFLA_LINK_NETNSID,
-                IFLA_MIN_MTU,
-                IFLA_MAX_MTU,
-                IFLA_PROP_LIST,
-                IFLA_PARENT_DEV_NAME,
-            ];
-            if !USED.contains(&kind) {
-                continue;
-            }
-            let Ok(attribute) = LinkAttribute::parse_with_param(&nla, AddressFamily::Unspec) else {
-                continue;
-            };
-            match attribute {
-                LinkAttribute::Address(bytes) => link.address = bytes.try_into().ok(),
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::MinMtu(mtu) => link.min_mtu = mtu,
-                LinkAttribute::MaxMtu(mtu) => link.max_mtu = mtu,
-                LinkAttribute::Link(index) => link.lower = Some(index),
-                LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
-                LinkAttribute::Controller(index) => link.controller = Some(index),
-                LinkAttribute::Group(group) => link.group = group,
-                LinkAttribute::IfAlias(alias) if !alias.is_empty() => link.alias = Some(alias),
-                LinkAttribute::ParentDevName(name) => link.parent_device = Some(name),
-                LinkAttribute::PropList(props) => {
-                    link.alternative_names.extend(props.into_iter().filter_map(
-                        |prop| match prop {
-                            Prop::AltIfName(name) => Some(name),
-                            _ => None,
-                        },
-                    ));
+            let value = nla.value();
+            let number = || wire::read_u32(value, 0);
+            match kind {
+                IFLA_ADDRESS => link.address = value.try_into().ok(),
+                IFLA_IFNAME => link.name = text(value),
+                IFLA_MTU => link.mtu = number()?,
+                IFLA_MIN_MTU => link.min_mtu = number()?,
+                IFLA_MAX_MTU => link.max_mtu = number()?,
+                IFLA_LINK => link.lower = number(),
+                IFLA_LINK_NETNSID => link.lower_elsewhere = true,
+                IFLA_MASTER => link.controller = number(),
+                IFLA_GROUP => link.group = number()?,
+                IFLA_IFALIAS => link.alias = Some(text(value)).filter(|alias| !alias.is_empty()),
+                IFLA_PARENT_DEV_NAME => link.parent_device = Some(text(value)),
+                IFLA_PROP_LIST => {
+                    let names = wire::attributes(value, 0).flatten();
+                    let names = names.filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+                    link.alternative_names.extend(names.map(|(_, name)| text(name.value())));
+                }
+                IFLA_LINKINFO => {
+                    link.kind = wire::attributes(value, 0)
+                        .flatten()
+                        .find(|(kind, _)| *kind == IFLA_INFO_KIND)
+                        .map(|(_, nla)| text(nla.value()));
                 }
                 _ => {}
             }
@@ -177,6 +153,13 @@ impl Link {
     /// Removes a device.
     pub fn delete(index: u32) -> Request {
         Request::new(RTM_DELLINK, 0, &message(index))
+    }
+
+    /// Removes every device of a link group at once, which takes little longer than to remove one.
+    pub fn delete_group(group: u32) -> Request {
+        let mut message = message(0);
+        message.attributes.push(LinkAttribute::Group(group));
+        Request::new(RTM_DELLINK, 0, &message)
     }
 
     /// Gives a device an alternative name.
@@ -278,6 +261,13 @@ pub fn bridge(name: &str) -> Request {
         ]),
     ];
     Request::new(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message)
+}
+
+pub(crate) fn list_request() -> Request {
+    let mut body = LinkMessage::default();
+    // Counters are the larger part of a device's description, and are not used.
+    body.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    Request::new(RTM_GETLINK, 0, &body)
 }
 
 fn message(index: u32) -> LinkMessage {

@@ -3,12 +3,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::Error;
@@ -63,6 +62,28 @@ impl Namespace {
         }
     }
 
+    /// Opens a file as a namespace without trying whether it is one, which [`Namespace::enter`] and
+    /// [`Namespace::run`] will say (`EINVAL`): for processes that live too short to try.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let attempt = || format!("open the network namespace {}", path.display());
+        let file = File::open(path).map_err(|error| Error::system(attempt(), error))?;
+        Ok(Namespace { file: file.into() })
+    }
+
+    /// The namespace of the calling thread, without /proc, which costs a short-lived process a good
+    /// part of its time. `None` where the kernel does not tell (without `CAP_NET_ADMIN`).
+    pub fn of_own_sockets() -> Option<Self> {
+        use rustix::net::{AddressFamily, SocketType, socket};
+        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
+        // SAFETY: SIOCGSKNS takes no argument, and returns a descriptor or fails: see SocketNamespace.
+        #[allow(unsafe_code)]
+        let file = unsafe { rustix::ioctl::ioctl(&socket, SocketNamespace) }.ok()?;
+        Some(Namespace { file })
+    }
+
     /// Makes a namespace without a name; it goes when the last holder, process and socket in it go.
     ///
     /// # Errors
@@ -80,29 +101,19 @@ impl Namespace {
     /// Where the name is no file name, is taken, or the privilege is missing.
     pub fn create_named(name: &str) -> Result<Self> {
         let path = named_path(name)?;
-        let attempt = |what: &str| format!("{what} {}", path.display());
-        std::fs::create_dir_all(NAMED)
-            .map_err(|error| Error::system(attempt("make the directory of"), error))?;
-        share_mount_point()?;
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|error| Error::system(attempt("make the network namespace"), error))?;
-        let made = in_thread(|| {
-            unshare_network()?;
-            rustix::mount::mount_bind("/proc/thread-self/ns/net", &path)
-                .map_err(|error| Error::system(attempt("mount the network namespace"), error))?;
-            Self::current()
+        Self::share_directory(Path::new(NAMED))?;
+        OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| {
+            Error::system(format!("make the network namespace {}", path.display()), error)
+        })?;
+        let made = Self::anonymous().and_then(|namespace| {
+            namespace.mount(&path)?;
+            Ok(namespace)
         });
-        match made {
-            Ok(Ok(namespace)) => Ok(namespace),
-            Ok(Err(error)) | Err(error) => {
-                // Nothing but an empty file of ours is there.
-                let _ = std::fs::remove_file(&path);
-                Err(error)
-            }
+        if made.is_err() {
+            // Nothing but an empty file of ours is there.
+            let _ = std::fs::remove_file(&path);
         }
+        made
     }
 
     /// Takes a namespace's name away, as `ip netns del` does.
@@ -110,17 +121,7 @@ impl Namespace {
     /// # Errors
     /// Where there is none of that name, or the privilege is missing.
     pub fn delete_named(name: &str) -> Result<()> {
-        let path = named_path(name)?;
-        match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
-            // EINVAL: a plain file that an interrupted creation left.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => {
-                let attempt = format!("unmount the network namespace {}", path.display());
-                return Err(Error::system(attempt, error));
-            }
-        }
-        std::fs::remove_file(&path)
-            .map_err(|error| Error::system(format!("remove {}", path.display()), error))
+        Self::unmount(&named_path(name)?)
     }
 
     /// Runs `work` inside the namespace, in a thread of its own, and returns what it returns.
@@ -199,6 +200,34 @@ impl Namespace {
     }
 }
 
+/// `SIOCGSKNS`: the namespace in which a socket was opened, as a new descriptor.
+struct SocketNamespace;
+
+// SAFETY: the opcode is SIOCGSKNS, which takes no argument, touches no memory of the caller, and
+// returns a new descriptor that nobody else has.
+#[allow(unsafe_code)]
+unsafe impl rustix::ioctl::Ioctl for SocketNamespace {
+    type Output = OwnedFd;
+
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> rustix::ioctl::Opcode {
+        0x894c
+    }
+
+    fn as_ptr(&mut self) -> *mut std::ffi::c_void {
+        std::ptr::null_mut()
+    }
+
+    unsafe fn output_from_ptr(
+        returned: rustix::ioctl::IoctlOutput,
+        _: *mut std::ffi::c_void,
+    ) -> rustix::io::Result<OwnedFd> {
+        // SAFETY: not an error, so it is the new descriptor.
+        Ok(unsafe { OwnedFd::from_raw_fd(returned) })
+    }
+}
+
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -262,15 +291,4 @@ fn named_path(name: &str) -> Result<PathBuf> {
         return Err(Error::system(format!("use {name:?} as a namespace's name"), source));
     }
     Ok(Path::new(NAMED).join(name))
-}
-
-/// Makes /run/netns a shared mount point, so that names appear in every mount namespace.
-fn share_mount_point() -> Result<()> {
-    let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
-    let mut shared = rustix::mount::mount_change(NAMED, flags);
-    if shared == Err(rustix::io::Errno::INVAL) {
-        shared = rustix::mount::mount_bind_recursive(NAMED, NAMED)
-            .and_then(|()| rustix::mount::mount_change(NAMED, flags));
-    }
-    shared.map_err(|error| Error::system(format!("share the mounts under {NAMED}"), error))
 }
