@@ -1,0 +1,14 @@
+//! The executable as a runtime runs it, in namespaces of its own for each test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![forbid(unsafe_code)]
+
+mod add;
+mod chain;
+mod check;
+mod del;
+mod gc;
+mod guest;
+mod harness;
+mod killed;
+mod protocol;
