@@ -1,5 +1,7 @@
 //! What can be written on the command line.
 
+pub(crate) mod vm;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Plan(Show),
     /// What is plugged, how, and what is wrong
     Status(Show),
+    /// The network of microVMs: made by CNI plugins, told to guests in any form
+    Vm(vm::Vm),
     /// The whole story in private namespaces: plug, traffic, move, unplug, without cloud
     Demo(Demo),
 }

@@ -2,10 +2,15 @@
 
 use std::fmt;
 
+use std::path::PathBuf;
+
+use jackfield_cni::{ContainerId, PluginFailure};
+use jackfield_guest::Error as GuestError;
 use jackfield_hostnet::agent::AgentError;
 use jackfield_hostnet::config::ConfigError;
 use jackfield_hostnet::once::OnceError;
 use jackfield_lab::LabError;
+use jackfield_vmconf::{RenderError, ResultError, VmConfError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,13 +27,30 @@ pub(crate) enum Failure {
     Output(std::io::Error),
     #[error("cannot make private namespaces: {0}")]
     NoNamespaces(LabError),
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    #[error("cannot read the CNI result {}: {source}", path.display())]
+    ReadResult { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Result(#[from] ResultError),
+    #[error(transparent)]
+    VmConf(#[from] VmConfError),
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    #[error("{what}: {}", joined(failed))]
+    Parts { what: String, failed: Vec<GuestError> },
+    #[error("{0}")]
+    Usage(String),
     #[error("the demo failed at '{step}': {reason}")]
     Demo { step: &'static str, reason: String },
 }
 
 impl Failure {
     pub(crate) fn status(&self) -> u8 {
-        1
+        match self {
+            Failure::Usage(_) => 2,
+            _ => 1,
+        }
     }
 
     /// What to do about it.
@@ -65,8 +87,70 @@ impl Failure {
                 "run it as root, or let users make user namespaces (see \
                  kernel.unprivileged_userns_clone and user.max_user_namespaces)",
             ),
-            Failure::Output(_) | Failure::Demo { .. } => None,
+            Failure::Guest(error) => guest_advice(error),
+            Failure::ReadResult { .. } => Some("name a file with --result, or '-'"),
+            Failure::Render(RenderError::Incomplete(_)) => {
+                Some("leave out --strict, or choose a format that carries it")
+            }
+            Failure::Render(RenderError::CommandLine(_)) => Some("change --kernel-args"),
+            Failure::Render(_) => Some("choose a format that can carry it, such as networkd"),
+            Failure::Parts { .. } => {
+                Some("what could be done is done; run it again when that is cured")
+            }
+            Failure::Usage(_) => Some("see 'jackfield --help'"),
+            Failure::Result(_) | Failure::VmConf(_) | Failure::Output(_) | Failure::Demo { .. } => {
+                None
+            }
         }
+    }
+}
+
+/// What to do about a failure with a VM.
+fn guest_advice(error: &GuestError) -> Option<&'static str> {
+    use jackfield_cni::Error as CniError;
+    let advice = match error {
+        GuestError::Cni(CniError::NetworkNotFound { .. }) => {
+            "name the directory of its configuration with --conf-dir"
+        }
+        GuestError::Cni(CniError::Plugin { failure, .. })
+            if matches!(**failure, PluginFailure::NotInstalled { .. }) =>
+        {
+            "install it, or name its directory with --plugin-dir"
+        }
+        GuestError::Cni(CniError::Plugin { failure, .. })
+            if matches!(**failure, PluginFailure::Deadline { .. }) =>
+        {
+            "give it more time with --timeout"
+        }
+        GuestError::Kernel(error) if error.is_permission() => "run it as root",
+        GuestError::File { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            "run it as root"
+        }
+        GuestError::NoNamespace(_) => "remove it, or name another path with --netns",
+        GuestError::NamespaceOfOther { .. } => {
+            "take that VM down, or name another path with --netns"
+        }
+        GuestError::Busy { .. } => "try again when that has ended",
+        GuestError::Running { .. } => "stop it, and take its network down with 'jackfield vm down'",
+        GuestError::NoSuchVm(_) => "see 'jackfield vm list'",
+        GuestError::InterfaceTaken { .. } => "name another with --ifname",
+        GuestError::SameInterface(_) => "give each network its own --ifname",
+        _ => return None,
+    };
+    Some(advice)
+}
+
+fn joined(failed: &[GuestError]) -> String {
+    failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// What failed for one VM.
+pub(crate) fn parts(vm: &ContainerId, failed: Vec<GuestError>) -> Result<(), Failure> {
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Parts { what: format!("VM {vm}"), failed }),
     }
 }
 

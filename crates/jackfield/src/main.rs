@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use arguments::{Arguments, Command};
 use failure::Failure;
 
-/// Exit status where `plan` finds a difference.
+/// Exit status where `plan` or `vm check` finds a difference.
 const DIFFERENCE: u8 = 3;
 
 fn main() -> ExitCode {
@@ -38,11 +38,17 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Plug(plug) => commands::plug::plug(arguments, plug).map(done),
         Command::Unplug(unplug) => commands::plug::unplug(arguments, unplug).map(done),
         Command::Scan(scan) => commands::plug::scan(arguments, scan).map(done),
-        Command::Plan(plan) => commands::plan::plan(arguments, plan).map(|changes| match changes {
-            0 => ExitCode::SUCCESS,
-            _ => ExitCode::from(DIFFERENCE),
-        }),
+        Command::Plan(plan) => commands::plan::plan(arguments, plan).map(difference),
         Command::Status(status) => commands::status::status(arguments, status).map(done),
+        Command::Vm(vm) => commands::vm::vm(&vm.command).map(difference),
         Command::Demo(demo) => commands::demo::demo(demo).map(done),
+    }
+}
+
+/// The exit status where so many differences were found.
+fn difference(differences: usize) -> ExitCode {
+    match differences {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(DIFFERENCE),
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod plan;
 pub(crate) mod plug;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod vm;
 
 use std::io::Write;
 
