@@ -340,6 +340,8 @@ impl Agent {
                 }
                 return;
             }
+            // Whether it may concern us, and whether what was seen is out of date by it: of a
+            // device of which there is news, everything is read afresh.
             let (relevant, outdates) = match subject {
                 Subject::Link(link) => {
                     let candidate = may_be_cloud_interface(link, kinds);
@@ -357,7 +359,17 @@ impl Agent {
                         (news.remove(&link.index).is_some() || candidate || known, true)
                     }
                 }
-                other => judge(other, *removed, candidates, news),
+                Subject::Address(address) => (
+                    address.protocol == OURS || candidates.contains(&address.interface),
+                    !news.contains_key(&address.interface),
+                ),
+                Subject::Route(route) => {
+                    let relevant = concerns_us(route, *removed, candidates);
+                    let hops = &route.next_hops;
+                    let of_news = hops.iter().all(|hop| news.contains_key(&hop.interface));
+                    (relevant, hops.is_empty() || !of_news)
+                }
+                Subject::Rule(rule) => (rule.protocol == OURS, true),
             };
             if outdates {
                 *seen = None;
@@ -712,30 +724,10 @@ impl Settled {
     }
 }
 
-/// Whether a change of something other than a device may concern us, and whether what was seen is
-/// out of date by it: of a device of which there is news, everything is read afresh.
-fn judge(
-    subject: &Subject,
-    removed: bool,
-    candidates: &BTreeSet<u32>,
-    news: &BTreeMap<u32, Link>,
-) -> (bool, bool) {
-    match subject {
-        Subject::Link(_) => (true, true),
-        Subject::Address(address) => {
-            let relevant = address.protocol == OURS || candidates.contains(&address.interface);
-            (relevant, !news.contains_key(&address.interface))
-        }
-        Subject::Route(route) => {
-            let known = candidates.iter().any(|candidate| route.uses(*candidate));
-            let relevant = (route.protocol == OURS && removed)
-                || known && (route.table == MAIN || route.protocol == OURS);
-            let hops = &route.next_hops;
-            let of_news = hops.iter().all(|hop| news.contains_key(&hop.interface));
-            (relevant, hops.is_empty() || !of_news)
-        }
-        Subject::Rule(rule) => (rule.protocol == OURS, true),
-    }
+/// Whether a change of a route may concern us.
+fn concerns_us(route: &Route, removed: bool, candidates: &BTreeSet<u32>) -> bool {
+    let known = candidates.iter().any(|candidate| route.uses(*candidate));
+    (route.protocol == OURS && removed) || known && (route.table == MAIN || route.protocol == OURS)
 }
 
 fn notify(states: &[NotifyState<'_>]) {
