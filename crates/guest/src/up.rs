@@ -180,6 +180,7 @@ fn attach_all(
     if !namespace_made {
         refuse_taken_names(request, &made.sandbox)?;
     }
+    let args = request.cni_args()?;
     let mut confs = Vec::with_capacity(networks.len());
     for (position, (wanted, network)) in request.networks.iter().zip(networks).enumerate() {
         let record = Record {
@@ -192,7 +193,7 @@ fn attach_all(
             plugin_dirs: runtime.plugin_dirs.clone(),
         };
         let conf = RuntimeConf {
-            args: request.cni_args()?,
+            args: args.clone(),
             capability_args: record.beside(&request.capability_args)?,
             ..RuntimeConf::new(
                 request.vm.clone(),
