@@ -3,10 +3,8 @@
 
 use std::process::Command;
 
-use crate::guest::{COMMAND_LINE, Guest, Machine, kernel};
 use crate::initramfs::Initramfs;
-use crate::networkd::{add_networkd, host_with_two_networks, is_on_both_networks};
-use crate::seen;
+use crate::networkd::boots_on_both_networks;
 
 const CONFIG: &str = "datasource_list: [NoCloud]
 system_info:
@@ -37,24 +35,11 @@ fn add_cloud_init(initramfs: &mut Initramfs) {
 #[test]
 #[ignore = "long: boots a guest"]
 fn a_guest_with_two_interfaces_of_both_families_is_configured_by_cloud_init() {
-    if kernel().is_none() {
-        return;
-    }
-    let host = host_with_two_networks();
-    let names = ["--vm-ifname", "front", "--vm-ifname", "back"];
-    let vm = host.up(&["alpha", "beta"], "cloud-init", &names);
-
-    let mut initramfs = Initramfs::new();
-    add_cloud_init(&mut initramfs);
-    add_networkd(&mut initramfs);
-    let seed = "/var/lib/cloud/seed/nocloud";
-    initramfs.file(format!("{seed}/meta-data"), 0o644, b"instance-id: guest\n");
-    initramfs.file(format!("{seed}/user-data"), 0o644, b"");
-    initramfs.file(format!("{seed}/network-config"), 0o644, vm.printed.as_bytes());
-    let mut guest = Guest::boot(&vm, Machine::Pc, initramfs, COMMAND_LINE);
-    is_on_both_networks(&mut guest, &vm);
-    assert_eq!(seen::name_of(&mut guest, &vm, 0), "front");
-    assert_eq!(seen::name_of(&mut guest, &vm, 1), "back");
-    drop(guest);
-    vm.down();
+    boots_on_both_networks("cloud-init", |initramfs, printed| {
+        add_cloud_init(initramfs);
+        let seed = "/var/lib/cloud/seed/nocloud";
+        initramfs.file(format!("{seed}/meta-data"), 0o644, b"instance-id: guest\n");
+        initramfs.file(format!("{seed}/user-data"), 0o644, b"");
+        initramfs.file(format!("{seed}/network-config"), 0o644, printed.as_bytes());
+    });
 }

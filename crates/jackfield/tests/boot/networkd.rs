@@ -9,7 +9,7 @@ use crate::seen;
 
 /// A host with a point-to-point network `alpha`, by which guests reach everything, and a bridge
 /// `beta`, by which they reach 198.51.100.0/24 and 2001:db8:2::/48.
-pub(crate) fn host_with_two_networks() -> Host {
+fn host_with_two_networks() -> Host {
     let outside = ["192.0.2.1/32", "198.51.100.1/32", "2001:db8:1::1/128", "2001:db8:2::1/128"];
     let host = Host::new(&outside);
     let alpha = Addresses {
@@ -32,7 +32,7 @@ pub(crate) fn host_with_two_networks() -> Host {
 }
 
 /// Takes systemd's udevd and networkd along, as Debian has them.
-pub(crate) fn add_networkd(initramfs: &mut Initramfs) {
+fn add_networkd(initramfs: &mut Initramfs) {
     for program in ["/lib/systemd/systemd-udevd", "/lib/systemd/systemd-networkd", "/bin/udevadm"] {
         initramfs.program(program);
     }
@@ -53,7 +53,7 @@ pub(crate) fn add_networkd(initramfs: &mut Initramfs) {
 
 /// The guest is on both networks of [`host_with_two_networks`], by networkd.
 #[track_caller]
-pub(crate) fn is_on_both_networks(guest: &mut Guest, vm: &Vm) {
+fn is_on_both_networks(guest: &mut Guest, vm: &Vm) {
     seen::has_what_the_plugins_said(guest, vm, 1400);
     let [alpha, beta] = [0, 1].map(|position| seen::name_of(guest, vm, position));
 
@@ -102,23 +102,29 @@ fn add_files(initramfs: &mut Initramfs, printed: &str) {
     }
 }
 
-#[test]
-#[ignore = "long: boots a guest"]
-fn a_guest_with_two_interfaces_of_both_families_is_configured_by_networkd() {
+/// Boots a guest with two interfaces of both families on what `up` printed in a format, which
+/// `furnish` puts into it, and has it tell.
+pub(crate) fn boots_on_both_networks(format: &str, furnish: impl FnOnce(&mut Initramfs, &str)) {
     if kernel().is_none() {
         return;
     }
     let host = host_with_two_networks();
     let names = ["--vm-ifname", "front", "--vm-ifname", "back"];
-    let vm = host.up(&["alpha", "beta"], "networkd", &names);
+    let vm = host.up(&["alpha", "beta"], format, &names);
 
     let mut initramfs = Initramfs::new();
     add_networkd(&mut initramfs);
-    add_files(&mut initramfs, &vm.printed);
+    furnish(&mut initramfs, &vm.printed);
     let mut guest = Guest::boot(&vm, Machine::Pc, initramfs, COMMAND_LINE);
     is_on_both_networks(&mut guest, &vm);
     assert_eq!(seen::name_of(&mut guest, &vm, 0), "front");
     assert_eq!(seen::name_of(&mut guest, &vm, 1), "back");
     drop(guest);
     vm.down();
+}
+
+#[test]
+#[ignore = "long: boots a guest"]
+fn a_guest_with_two_interfaces_of_both_families_is_configured_by_networkd() {
+    boots_on_both_networks("networkd", add_files);
 }

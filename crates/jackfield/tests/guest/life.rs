@@ -1,11 +1,16 @@
 //! The life of a VM's network: up, check, traffic through the tap, down, nothing left.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::conf::FORMATS;
 use crate::machine::Machine;
 use crate::responder::{Guest, reaches};
+
+/// How long a guest may take to answer the first time: duplicate address detection is part of it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The addresses of an interface, without prefix lengths.
 fn addresses(interface: &Value) -> Vec<IpAddr> {
@@ -27,7 +32,8 @@ fn assert_traffic(machine: &Machine, interfaces: &[Value]) {
             let mtu = usize::try_from(interface["vm_mtu"].as_u64().unwrap()).unwrap();
             let headers = if address.is_ipv4() { 28 } else { 48 };
             for octets in [1, mtu - headers] {
-                assert!(reaches(&machine.network, address, octets), "{address}, {octets} octets");
+                let reached = reaches(&machine.network, address, octets, PATIENCE);
+                assert!(reached, "{address}, {octets} octets");
             }
         }
     }
@@ -218,19 +224,7 @@ fn what_up_was_given_is_found_again_without_it() {
 #[test]
 fn every_format_can_be_printed_by_up() {
     let machine = Machine::new();
-    let formats = [
-        "json",
-        "ip",
-        "kernel-args",
-        "firecracker",
-        "cloud-hypervisor",
-        "qemu",
-        "networkd",
-        "cloud-init",
-        "dracut",
-        "resolv-conf",
-    ];
-    for format in formats {
+    for format in FORMATS {
         let text = machine.succeed(&["up", "vm1", "--network", "one", "--format", format]);
         assert!(!text.is_empty(), "{format}");
         machine.succeed(&["down", "vm1"]);

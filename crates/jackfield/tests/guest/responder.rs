@@ -158,17 +158,21 @@ fn checksum(addresses: &[u8], message: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap()
 }
 
-/// Sends a datagram of so many octets to a guest, and waits for it to come back.
-pub(crate) fn reaches(from: &Namespace, guest: IpAddr, octets: usize) -> bool {
+/// How long an answer to one datagram is waited for.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// Sends a datagram of so many octets to a guest, again and again, until it comes back or the time is
+/// over.
+pub(crate) fn reaches(from: &Namespace, guest: IpAddr, octets: usize, patience: Duration) -> bool {
     let any: IpAddr =
         if guest.is_ipv4() { [0, 0, 0, 0].into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let ask = || {
         let socket = UdpSocket::bind((any, 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        socket.set_read_timeout(Some(WAIT)).unwrap();
         let sent = vec![7; octets];
         let mut back = vec![0; octets + 1];
         // The first packets wait for the neighbour, and for duplicate address detection.
-        (0..20).any(|_| {
+        (0..patience.div_duration_f64(WAIT) as usize).any(|_| {
             let _ = socket.send_to(&sent, SocketAddr::new(guest, 7));
             socket.recv(&mut back).is_ok_and(|length| back[..length] == sent)
         })

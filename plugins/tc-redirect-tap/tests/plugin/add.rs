@@ -2,12 +2,10 @@
 //! inputs that the Go plugin gets wrong says what is right.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
 
 use jackfield_kernel::{LinkChange, Namespace, Tap};
 use serde_json::{Value, json};
 
-use crate::guest::{Guest, reaches};
 use crate::harness::*;
 
 #[test]
@@ -74,10 +72,10 @@ fn frames_of_every_size_go_through_the_tap_both_ways() {
     let mut place = Place::new();
     place.add();
     let (tap, _) = place.tap();
-    let guest = Guest::start(&place.sandbox, &tap.name, MAC, Ipv4Addr::new(10, 0, 0, 2));
+    let guest = place.guest(&tap.name, MAC_TEXT, ip("10.0.0.2"));
     // The guest is in the interface's place: the namespace itself does not answer any more.
     for octets in [1, 100, 1372] {
-        assert!(reaches(&place.host, ip("10.0.0.2"), octets), "{octets} octets");
+        assert!(place.reaches(ip("10.0.0.2"), octets), "{octets} octets");
     }
     drop(guest);
 }
@@ -235,8 +233,8 @@ fn row_clsact_with_filters_of_others_is_left_as_it_is_and_used() {
     assert_eq!(filters.len(), 3, "{filters:?}");
     assert!(filters[2].cookie.is_some() && filters[2].matches_everything, "ours is not the last");
     place.call("CHECK").prev_result(&result).succeed();
-    let guest = Guest::start(&place.sandbox, "tap0", MAC, Ipv4Addr::new(10, 0, 0, 2));
-    assert!(reaches(&place.host, ip("10.0.0.2"), 100));
+    let guest = place.guest("tap0", MAC_TEXT, ip("10.0.0.2"));
+    assert!(place.reaches(ip("10.0.0.2"), 100));
     drop(guest);
     place.call("DEL").succeed();
     assert_eq!(place.state(), before);
@@ -388,8 +386,8 @@ fn a_classifier_on_request() {
     let result = place.call("ADD").field("classifier", json!("bpf")).result();
     assert_eq!(place.filters("eth0")[0].kind, "bpf");
     place.call("CHECK").prev_result(&result).succeed();
-    let guest = Guest::start(&place.sandbox, "tap0", MAC, Ipv4Addr::new(10, 0, 0, 2));
-    assert!(reaches(&place.host, ip("10.0.0.2"), 100));
+    let guest = place.guest("tap0", MAC_TEXT, ip("10.0.0.2"));
+    assert!(place.reaches(ip("10.0.0.2"), 100));
     drop(guest);
 }
 

@@ -1,14 +1,12 @@
 //! In a chain after Debian's containernetworking-plugins, as in the documents: `ptp`, `host-local`.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::guest::{Guest, reaches};
 use crate::harness::*;
 
 const PLUGINS: &str = "/usr/lib/cni";
@@ -94,13 +92,11 @@ fn up_and_down(leases: &Leases, container: &str) {
     let guest: Vec<&Value> =
         result["ips"].as_array().unwrap().iter().filter(|ip| ip["interface"] == 3).collect();
     assert_eq!(guest.len(), 2, "both families: {result}");
-    let address: Ipv4Addr =
-        guest[0]["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
+    let address = ip(guest[0]["address"].as_str().unwrap().split('/').next().unwrap());
     let mac = result["interfaces"][3]["mac"].as_str().unwrap();
-    let mac: Vec<u8> = mac.split(':').map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
     let tap = result["interfaces"][2]["name"].as_str().unwrap();
-    let vm = Guest::start(&place.sandbox, tap, mac.try_into().unwrap(), address);
-    assert!(reaches(&place.host, address.into(), 500), "{container}");
+    let vm = place.guest(tap, mac, address);
+    assert!(place.reaches(address, 500), "{container}");
     drop(vm);
     call("DEL").succeed();
     ptp(&place, "DEL", container, &config);

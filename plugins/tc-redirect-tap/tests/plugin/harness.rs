@@ -6,12 +6,15 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use jackfield_kernel::{
-    Address, AddressFlags, Filter, Link, LinkChange, Namespace, Qdisc, Rtnetlink, TapSettings,
+    Address, AddressFlags, Filter, Link, LinkChange, Namespace, Qdisc, Rtnetlink, Tap, TapSettings,
     VethEnd, veth_pair,
 };
 use serde_json::{Value, json};
+
+use crate::responder::{Guest, reaches};
 
 pub(crate) const PLUGIN: &str = env!("CARGO_BIN_EXE_tc-redirect-tap");
 pub(crate) const ADDRESS: &str = "10.0.0.2/24";
@@ -161,6 +164,17 @@ impl Place {
             }),
             raw: None,
         }
+    }
+
+    /// A guest on a tap, that answers.
+    pub(crate) fn guest(&self, tap: &str, mac: &str, address: IpAddr) -> Guest {
+        let tap = self.sandbox.run(|| Tap::open(tap).unwrap()).unwrap();
+        Guest::start(tap, mac, vec![address])
+    }
+
+    /// Whether a datagram of so many octets comes back from a guest.
+    pub(crate) fn reaches(&self, guest: IpAddr, octets: usize) -> bool {
+        reaches(&self.host, guest, octets, Duration::from_secs(3))
     }
 
     /// An ADD that must succeed: its result.

@@ -8,7 +8,8 @@ mod chain;
 mod check;
 mod del;
 mod gc;
-mod guest;
 mod harness;
 mod killed;
 mod protocol;
+#[path = "../../../../crates/jackfield/tests/guest/responder.rs"]
+mod responder;
