@@ -24,6 +24,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::apply::Applied;
+use crate::change::Change;
 use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::desired::{Role, Scope};
@@ -40,6 +42,8 @@ const UDEV_PATIENCE: Duration = Duration::from_secs(30);
 /// be looked at: before that answers there is nothing to be done, and a look would only get in the
 /// way of those who are about to answer.
 const MEETING: Duration = Duration::from_millis(20);
+/// How long after changes were made they are verified: what has just begun to work is used first.
+const VERIFYING: Duration = Duration::from_millis(2);
 /// The first wait before changes that did not take effect are tried again, doubled each time…
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// …up to this.
@@ -130,6 +134,8 @@ struct Agent {
     candidates: BTreeSet<u32>,
     /// Devices that were asked about as soon as their notification came, before the first look.
     announced: BTreeMap<MacAddr, u32>,
+    /// Changes that were made, and not looked at since.
+    made: Option<Made>,
     /// When the first device that is with udev is not waited for any more.
     patience: Option<Instant>,
     /// When changes that did not take effect are tried again, and the wait after that.
@@ -147,6 +153,16 @@ struct Asking {
     round: Round,
     /// The instance's own MAC, which is known.
     primary: MacAddr,
+}
+
+/// Changes that were made, as far as the kernel accepted them.
+struct Made {
+    plan: Plan,
+    applied: Applied,
+    /// Whether they undid what somebody else had done.
+    drift: bool,
+    /// When they are verified at the latest.
+    verify: Instant,
 }
 
 /// What a round told, with the devices that it was about.
@@ -201,6 +217,7 @@ impl Agent {
             meeting: None,
             candidates: BTreeSet::new(),
             announced: BTreeMap::new(),
+            made: None,
             patience: None,
             retry: None,
             settled: None,
@@ -227,7 +244,7 @@ impl Agent {
                     }
                     result => result?,
                 }
-                if !self.started {
+                if !self.started && self.made.is_none() {
                     self.started = true;
                     notify(&[NotifyState::Ready]);
                 }
@@ -304,12 +321,14 @@ impl Agent {
         if over(self.patience) || over(self.retry.map(|(at, _)| at)) {
             self.look_afresh();
         }
-        self.look |= over(self.meeting);
+        self.look |= over(self.meeting) || over(self.made.as_ref().map(|made| made.verify));
         Ok(false)
     }
 
     fn timers(&self) -> impl Iterator<Item = Instant> {
-        self.patience.into_iter().chain(self.retry.map(|(at, _)| at)).chain(self.meeting)
+        let verify = self.made.as_ref().map(|made| made.verify);
+        let retry = self.retry.map(|(at, _)| at);
+        [self.patience, retry, self.meeting, verify].into_iter().flatten()
     }
 
     /// Looks at everything, whatever was seen.
@@ -475,6 +494,20 @@ impl Agent {
     /// Looks at the machine, and makes it what it shall be.
     fn reconcile(&mut self) -> Result<(), AgentError> {
         let view = self.look()?;
+        if let Some(made) = self.made.take() {
+            self.verify(&made, &view);
+            // What is still missing is tried again after longer and longer waits: the kernel has
+            // said why it is.
+            let tried = |change: &Change| made.plan.changes.contains(change);
+            if !view.plan.is_empty() && view.plan.changes.iter().all(tried) {
+                let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| wait);
+                debug!("{} changes left, tried again in {wait:?}", view.plan.changes.len());
+                self.retry = Some((Instant::now() + wait, (wait * 2).min(LONGEST_RETRY)));
+                self.complain(&view);
+                self.seen = Some(view.snapshot);
+                return Ok(());
+            }
+        }
         let settled = Settled::of(&view);
         if view.plan.is_empty() {
             self.settled = Some(settled);
@@ -498,10 +531,14 @@ impl Agent {
             let reason = applied.refused.first().map(|(_, reason)| reason.clone());
             return Err(AgentError::NotPermitted(reason.unwrap_or_default()));
         }
-        // Verified by a second look. What is still missing is tried again after longer and longer
-        // waits: the kernel has said why it is.
-        let after = self.look()?;
-        for (change, reason) in &applied.refused {
+        let verify = Instant::now() + VERIFYING;
+        self.made = Some(Made { plan: view.plan, applied, drift, verify });
+        Ok(())
+    }
+
+    /// Says what became of changes, when it is seen what the machine is like after them.
+    fn verify(&mut self, made: &Made, after: &View) {
+        for (change, reason) in &made.applied.refused {
             // A device that went, was renamed or moved meanwhile explains itself.
             if after.plan.changes.contains(change) {
                 warn!("the kernel refused '{change}': {reason}");
@@ -509,23 +546,12 @@ impl Agent {
                 debug!("the kernel refused '{change}': {reason}; nothing of it is left to do");
             }
         }
-        for (change, reason) in &applied.withheld {
+        for (change, reason) in &made.applied.withheld {
             debug!("'{change}' was {reason}");
         }
-        if !drift {
-            self.tell(&view.plan, &after);
+        if !made.drift {
+            self.tell(&made.plan, after);
         }
-        if after.plan.is_empty() {
-            self.settled = Some(Settled::of(&after));
-            self.retry = None;
-        } else {
-            let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| wait);
-            debug!("{} changes left, tried again in {wait:?}", after.plan.changes.len());
-            self.retry = Some((Instant::now() + wait, (wait * 2).min(LONGEST_RETRY)));
-        }
-        self.complain(&after);
-        self.seen = Some(after.snapshot);
-        Ok(())
     }
 
     /// Says in a line an interface what was done.

@@ -1,6 +1,7 @@
 //! Makes the changes of a plan.
 
-use jackfield_kernel::{Error, Refusal, Request, Rtnetlink, sysctl};
+use jackfield_kernel::sysctl::{self, Setting};
+use jackfield_kernel::{Error, Refusal, Request, Rtnetlink};
 
 use crate::change::{Change, Edit};
 use crate::journal::Journal;
@@ -19,10 +20,10 @@ pub struct Applied {
     pub not_permitted: bool,
 }
 
-/// Makes the changes in order: settings one by one, everything between them in one batch. A change
-/// that is refused does not keep the next from being tried; what is left is the next round's work.
-/// But a device whose journal cannot be written is not changed, and a journal is kept until all that
-/// it tells is put back.
+/// Makes the changes in order, in runs: of settings of one device, and of everything else in one
+/// batch. A change that is refused does not keep the next from being tried; what is left is the next
+/// round's work. But a device whose journal cannot be written is not changed, and a journal is kept
+/// until all that it tells is put back.
 ///
 /// Settings are files of the calling thread's network namespace, which must be the socket's.
 ///
@@ -30,37 +31,83 @@ pub struct Applied {
 /// Where the conversation with the kernel fails.
 pub fn apply(kernel: &mut Rtnetlink, plan: &Plan) -> Result<Applied, Error> {
     let mut applied = Applied::default();
-    let mut batch: Vec<(&Change, Request)> = Vec::new();
+    let mut run = Run::default();
     for change in &plan.changes {
         let journal = Journalling::of(change);
-        if journal == Journalling::Clears {
-            flush(kernel, &mut batch, &mut applied)?;
+        if journal == Journalling::Clears || !run.goes_on_with(change) {
+            run.make(kernel, &mut applied)?;
         }
         if let Some(reason) = applied.forbids(change, journal) {
             applied.withheld.push((change.clone(), reason));
             continue;
         }
-        match (&change.edit, change.request()) {
-            (_, Some(request)) => batch.push((change, request)),
-            (Edit::Setting { setting, to, .. }, None) => {
-                flush(kernel, &mut batch, &mut applied)?;
-                let Some(interface) = &change.interface else { continue };
-                match sysctl::write(interface.index, &interface.name, *setting, *to) {
-                    Ok(()) => applied.done += 1,
-                    Err(error) => {
-                        applied.not_permitted |= error.is_permission();
-                        applied.refused.push((change.clone(), error.to_string()));
-                    }
-                }
-            }
-            (_, None) => {}
-        }
+        run.changes.push(change);
         if journal == Journalling::Writes {
-            flush(kernel, &mut batch, &mut applied)?;
+            run.make(kernel, &mut applied)?;
         }
     }
-    flush(kernel, &mut batch, &mut applied)?;
+    run.make(kernel, &mut applied)?;
     Ok(applied)
+}
+
+/// Changes that are made at once: settings of one device, or requests.
+#[derive(Default)]
+struct Run<'p> {
+    changes: Vec<&'p Change>,
+}
+
+impl Run<'_> {
+    fn goes_on_with(&self, change: &Change) -> bool {
+        let device_of_setting = |change: &Change| {
+            let device = change.interface.as_ref().map(|interface| interface.index);
+            matches!(change.edit, Edit::Setting { .. }).then_some(device)
+        };
+        self.changes.last().is_none_or(|last| device_of_setting(last) == device_of_setting(change))
+    }
+
+    /// Makes them, and is empty again.
+    fn make(&mut self, kernel: &mut Rtnetlink, applied: &mut Applied) -> Result<(), Error> {
+        let requests: Vec<Request> =
+            self.changes.iter().filter_map(|change| change.request()).collect();
+        if requests.is_empty() {
+            self.set(applied);
+            return Ok(());
+        }
+        for (change, answer) in self.changes.drain(..).zip(kernel.batch(&requests)?) {
+            match answer {
+                Ok(()) => applied.done += 1,
+                Err(refusal) if is_done(change, &refusal) => applied.done += 1,
+                Err(refusal) => {
+                    applied.not_permitted |=
+                        [Refusal::NOT_PERMITTED, Refusal::ACCESS_DENIED].contains(&refusal.errno);
+                    applied.refused.push((change.clone(), refusal.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, applied: &mut Applied) {
+        let setting = |change: &&Change| match &change.edit {
+            Edit::Setting { setting, to, .. } => Some((*setting, *to)),
+            _ => None,
+        };
+        let settings: Vec<(Setting, i32)> = self.changes.iter().filter_map(setting).collect();
+        let changes = std::mem::take(&mut self.changes);
+        // A setting is some device's.
+        let device = changes.first().and_then(|change| change.interface.as_ref());
+        let Some(device) = device else { return };
+        let written = sysctl::write(device.index, &device.name, &settings);
+        for (change, written) in changes.into_iter().zip(written) {
+            match written {
+                Ok(()) => applied.done += 1,
+                Err(error) => {
+                    applied.not_permitted |= error.is_permission();
+                    applied.refused.push((change.clone(), error.to_string()));
+                }
+            }
+        }
+    }
 }
 
 /// What a change does to the journal of its device.
@@ -102,26 +149,6 @@ impl Applied {
                 .then_some("not tried: the journal of the device could not be written"),
         }
     }
-}
-
-fn flush(
-    kernel: &mut Rtnetlink,
-    batch: &mut Vec<(&Change, Request)>,
-    applied: &mut Applied,
-) -> Result<(), Error> {
-    let (changes, requests): (Vec<&Change>, Vec<Request>) = batch.drain(..).unzip();
-    for (change, answer) in changes.into_iter().zip(kernel.batch(&requests)?) {
-        match answer {
-            Ok(()) => applied.done += 1,
-            Err(refusal) if is_done(change, &refusal) => applied.done += 1,
-            Err(refusal) => {
-                applied.not_permitted |=
-                    [Refusal::NOT_PERMITTED, Refusal::ACCESS_DENIED].contains(&refusal.errno);
-                applied.refused.push((change.clone(), refusal.to_string()));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The machine changed since the snapshot, to what was wanted of it.

@@ -70,7 +70,8 @@ impl Real {
             .run(|| {
                 for ((index, setting), value) in &model.settings {
                     let name = &model.link(*index).unwrap().name;
-                    sysctl::write(*index, name, *setting, *value).unwrap();
+                    let written = sysctl::write(*index, name, &[(*setting, *value)]);
+                    written.into_iter().for_each(|result| result.unwrap());
                 }
             })
             .unwrap();

@@ -118,7 +118,9 @@ fn a_look_at_a_device_that_changed_shows_the_same_as_a_look_at_everything() {
             links.into_iter().filter(|link| !seen.links.contains(link)).collect();
         let name = changed.iter().find(|link| link.index == index).unwrap().name.clone();
         let value = seen.setting(index, setting).unwrap();
-        host.namespace.run(|| sysctl::write(index, &name, setting, 1 - value)).unwrap().unwrap();
+        let written =
+            host.namespace.run(|| sysctl::write(index, &name, &[(setting, 1 - value)])).unwrap();
+        assert!(matches!(&written[..], [Ok(())]), "{written:?}");
         let after = host.look_at(&changed, seen.clone(), &tables);
         assert_ne!(sorted(after.clone()), sorted(seen));
         assert_eq!(sorted(after), sorted(host.look(&tables)), "{change:?}");

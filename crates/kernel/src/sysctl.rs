@@ -65,29 +65,31 @@ fn read_file(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned())
 }
 
-/// Writes a setting.
-///
-/// # Errors
-/// Where the interface is gone or has another name by now (`ENODEV`), or the kernel refuses.
-pub fn write(interface: u32, name: &str, setting: Setting, value: i32) -> Result<()> {
-    let path = path(name, setting);
-    let attempt = || format!("write {value} to {}", path.display());
-    let renamed = || {
-        let gone = io::Error::from_raw_os_error(crate::Refusal::NO_DEVICE);
-        Error::system(attempt(), gone)
-    };
+/// Writes settings of an interface, and returns what became of each: it fails where the interface is
+/// gone or has another name by now (`ENODEV`), or the kernel refuses.
+pub fn write(interface: u32, name: &str, settings: &[(Setting, i32)]) -> Vec<Result<()>> {
     let names = Names::open();
-    if !names.belongs(name, interface) {
-        return Err(renamed());
+    let mut written = Vec::new();
+    if names.belongs(name, interface) {
+        let write = |(setting, value): &(Setting, i32)| {
+            std::fs::write(path(name, *setting), value.to_string())
+        };
+        written.extend(settings.iter().map(write));
     }
-    std::fs::write(&path, value.to_string()).map_err(|error| {
-        if error.kind() == ErrorKind::NotFound {
-            renamed()
-        } else {
-            Error::system(attempt(), error)
-        }
-    })?;
-    if names.belongs(name, interface) { Ok(()) } else { Err(renamed()) }
+    // What was written reached another interface where the name was given away meanwhile.
+    if !names.belongs(name, interface) {
+        written.clear();
+    }
+    let gone = || io::Error::from_raw_os_error(crate::Refusal::NO_DEVICE);
+    let written = written.into_iter().chain(std::iter::repeat_with(|| Err(gone())));
+    let report = |((setting, value), written): (&(Setting, i32), io::Result<()>)| {
+        written.map_err(|error| {
+            let attempt = format!("write {value} to {}", path(name, *setting).display());
+            let is_gone = error.kind() == ErrorKind::NotFound;
+            Error::system(attempt, if is_gone { gone() } else { error })
+        })
+    };
+    settings.iter().zip(written).map(report).collect()
 }
 
 fn path(name: &str, setting: Setting) -> PathBuf {

@@ -352,11 +352,15 @@ fn sysctls_are_read_and_written_only_under_the_right_name() {
         .namespace
         .run(|| {
             assert_eq!(sysctl::read(interface, "inner", &[setting]).unwrap(), [(setting, 1)]);
-            sysctl::write(interface, "inner", setting, 0).unwrap();
+            let unknown = Setting { family: Family::V6, name: "no_such_setting" };
+            let written = sysctl::write(interface, "inner", &[(unknown, 0), (setting, 0)]);
+            assert!(matches!(&written[..], [Err(_), Ok(())]), "{written:?}");
             assert_eq!(sysctl::read(interface, "inner", &[setting]).unwrap(), [(setting, 0)]);
             assert_eq!(sysctl::read(interface, "outer", &[setting]).unwrap(), []);
-            let error = sysctl::write(interface, "outer", setting, 0).unwrap_err();
-            assert_eq!(error.errno(), Some(Refusal::NO_DEVICE));
+            let other = Setting { family: Family::V4, name: "rp_filter" };
+            for refused in sysctl::write(interface, "outer", &[(setting, 0), (other, 0)]) {
+                assert_eq!(refused.unwrap_err().errno(), Some(Refusal::NO_DEVICE));
+            }
             assert_eq!(sysctl::read(bench.other, "outer", &[setting]).unwrap(), [(setting, 1)]);
         })
         .unwrap();
