@@ -108,6 +108,10 @@ fn chain(programs: &Programs, pairs: usize) -> Result<(), Failure> {
 fn many(programs: &Programs, count: usize) -> Result<(), Failure> {
     let host = Host::new(&programs.jackfield, &programs.plugin)?;
     let mut place = Place::new()?;
+    for _ in 0..WARM_UP {
+        round(&mut place, &programs.plugin)?;
+        round(&mut place, &programs.floor)?;
+    }
     let (mut ours, mut theirs, mut plugin, mut floor) = (vec![], vec![], vec![], vec![]);
     for number in 0..count {
         for maker in makers(number) {
