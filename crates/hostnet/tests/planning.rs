@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use world::case::{BRIDGE, Case, PRIMARY, Round, Scene, Without, disturb, learn, removes};
 use world::dice::{Dice, tapes};
 use world::kernel::{KERNEL, Kernel, difference};
-use world::lookup::lookup;
+use world::lookup::Lookup;
 
 /// Cases of each property, unless `JACKFIELD_CASES` says otherwise.
 const CASES: u32 = 500;
@@ -480,7 +480,8 @@ fn foreign(kernel: &Kernel, plan: &Plan, end: &Kernel) -> Vec<String> {
 /// asked, and a table without any default route passes on to main.
 fn astray(kernel: &Kernel) -> BTreeSet<(u32, IpAddr)> {
     let goes_astray = |interface: u32, ip: IpAddr| {
-        let Some(table) = lookup(&kernel.rules, ip, true).table else { return true };
+        let rules = Lookup::new(&kernel.rules, Family::of(ip));
+        let Some(table) = rules.find(ip, true).table else { return true };
         let family = Family::of(ip);
         let mut routes = kernel
             .routes

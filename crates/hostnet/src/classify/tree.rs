@@ -135,7 +135,7 @@ impl Block {
         match &node.kind {
             Kind::Leaf(entry) => self.lookups.push(**entry),
             Kind::Nest(entry, within) => {
-                self.children.push(Block::new(within, node.edge, Some(**entry)));
+                self.children.push(Block::new(within, entry.prefix, Some(**entry)));
             }
             Kind::Fork(sides) => {
                 for side in sides.iter() {
