@@ -267,10 +267,14 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
     if let Some(destination) = rule.destination {
         write!(f, " to {destination}")?;
     }
+    if let Some(interface) = &rule.input_interface {
+        write!(f, " iif {interface}")?;
+    }
     match rule.action {
         RuleAction::Table(MAIN) => write!(f, " lookup main")?,
         RuleAction::Table(table) => write!(f, " lookup {table}")?,
         RuleAction::Goto(priority) => write!(f, " goto {priority}")?,
+        RuleAction::Nop => write!(f, " nop")?,
         other => write!(f, " {other:?}")?,
     }
     if let Some(length) = rule.suppress_prefix_length {
@@ -318,10 +322,16 @@ fn rule_json(rule: &Rule) -> Value {
         RuleAction::Table(table) => Some(table),
         _ => None,
     };
+    let goto = match rule.action {
+        RuleAction::Goto(priority) => Some(priority),
+        _ => None,
+    };
     json!({
         "priority": rule.priority,
         "src": rule.source.map(|source| source.to_string()),
+        "iif": rule.input_interface,
         "table": table,
+        "goto": goto,
         "suppress_prefixlength": rule.suppress_prefix_length,
         "suppress_ifgroup": rule.suppress_group,
         "protocol": rule.protocol,

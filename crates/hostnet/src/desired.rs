@@ -9,8 +9,9 @@ use jackfield_kernel::sysctl::Setting;
 use jackfield_kernel::{Family, Link, NextHop, Route, RouteKind, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
+use crate::classify::{self, Selectors, Walk};
 use crate::cloud::{Cloud, CloudInterface, Slot};
-use crate::config::{Config, Identity, InterfaceConfig, MainRoute, Mtu};
+use crate::config::{Config, Identity, InterfaceConfig, LAST_RULE_PRIORITY, MainRoute, Mtu};
 use crate::journal::Journal;
 use crate::problem::Problem;
 use crate::snapshot::{
@@ -26,8 +27,6 @@ const IPV6_METRIC: u32 = 1024;
 const LAST_METRIC: u32 = 4_278_198_272;
 /// Default routes of secondary interfaces in main start here, behind every usual one.
 const LAST_RESORT: u32 = 10_000;
-/// How far behind the first rule those of the interfaces are; between them there is room for more.
-const SOURCE_RULES: u32 = 100;
 
 /// Which interfaces may be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +48,9 @@ pub struct Desired {
     pub routes: BTreeSet<Route>,
     /// Our rules.
     pub rules: BTreeSet<Rule>,
-    /// What is ours in these tables, and leads to them, stays as it is.
+    /// The priority of the first of them.
+    pub first_rule: u32,
+    /// What is ours in these tables stays as it is.
     pub kept_tables: BTreeSet<u32>,
     /// Our routes through these interfaces stay as they are.
     pub kept_interfaces: BTreeSet<u32>,
@@ -157,12 +158,12 @@ struct Planner<'a> {
     desired: Desired,
     /// Tables that are taken, and by whom.
     tables: BTreeMap<u32, u32>,
-    /// The tables that our rules for each address lead to now.
-    led_to: BTreeMap<IpNet, BTreeSet<u32>>,
+    /// Where our rules lead now.
+    walk: Walk<'a>,
+    /// The sources that shall lead to tables.
+    selectors: Selectors,
     /// Addresses that are taken, and by whom.
     owners: BTreeMap<IpAddr, u32>,
-    /// Address families in which some secondary has an address.
-    families: BTreeSet<Family>,
     group_problem: Option<Problem>,
 }
 
@@ -184,20 +185,19 @@ impl<'a> Planner<'a> {
             cloud,
             config,
             scope,
-            desired: Desired { markers, ..Desired::default() },
+            desired: Desired {
+                markers,
+                first_rule: config.agent.rule_priority,
+                ..Desired::default()
+            },
             tables: BTreeMap::new(),
-            led_to: BTreeMap::new(),
+            walk: Walk::new(&snapshot.rules),
+            selectors: Selectors::default(),
             owners: BTreeMap::new(),
-            families: BTreeSet::new(),
             group_problem: None,
         };
         planner.group_problem = planner.foreign_group();
         planner.owners = planner.address_owners();
-        for (rule, table) in our_rules(snapshot) {
-            if let Some(source) = rule.source {
-                planner.led_to.entry(source).or_default().insert(table);
-            }
-        }
         planner
     }
 
@@ -485,7 +485,10 @@ impl<'a> Planner<'a> {
             }
         }
         for ip in &addresses {
-            self.source_rule(*ip, table);
+            self.selectors.address(*ip, table);
+        }
+        for subnet in &known.subnets {
+            self.selectors.subnet(*subnet, table);
         }
         self.tables.insert(table, index);
         self.push_plugged(
@@ -557,40 +560,28 @@ impl<'a> Planner<'a> {
         LAST_RESORT.max(highest.unwrap_or(0)).saturating_add(offset)
     }
 
-    fn source_rule(&mut self, ip: IpAddr, table: u32) {
-        let family = Family::of(ip);
-        let priority = self.config.agent.rule_priority.saturating_add(SOURCE_RULES);
-        self.families.insert(family);
-        self.desired.rules.insert(Rule {
-            source: Some(IpNet::from(ip)),
-            protocol: OURS,
-            ..Rule::new(family, priority, RuleAction::Table(table))
-        });
-    }
-
     /// What was plugged stays as it is; what was not is not touched.
     fn hold_or(&mut self, subject: &Subject<'_>, role: Role, problems: Vec<Problem>) {
         let Some(journal) = &subject.journal else {
             return self.push(subject, role, Device::Keep, None, problems);
         };
         let table = journal.table;
-        let addresses: Vec<IpAddr> = self
-            .snapshot
-            .our_addresses(subject.link.index)
-            .map(|address| address.address.addr())
-            .collect();
         // Killed on the way to another table, it may use the old one still.
         let mut tables = BTreeSet::from([table]);
-        for ip in addresses {
-            match self.led_to.get(&IpNet::from(ip)) {
-                Some(used) => tables.extend(used),
-                None => self.source_rule(ip, table),
+        for is in self.snapshot.addresses.iter().filter(|is| is.interface == subject.link.index) {
+            let ip = is.address.addr();
+            match self.walk.table_of(ip) {
+                Some(used) if is.protocol == OURS => {
+                    tables.insert(used);
+                    self.selectors.hold_address(ip, used);
+                }
+                None if is.protocol == OURS => self.selectors.hold_address(ip, table),
+                Some(used) if used == table => self.selectors.hold_address(ip, table),
+                _ => {}
             }
         }
-        for (rule, used) in our_rules(self.snapshot) {
-            if tables.contains(&used) {
-                self.families.insert(rule.family);
-            }
+        for table in &tables {
+            self.selectors.hold(&self.walk, *table);
         }
         self.desired.kept_tables.extend(tables);
         self.desired.kept_interfaces.insert(subject.link.index);
@@ -643,7 +634,11 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self) -> Desired {
-        for family in self.families.iter().copied() {
+        self.part_last_resorts();
+        self.primary_group();
+        self.wait_for_held_addresses();
+        self.other_addresses();
+        for family in self.selectors.families() {
             self.desired.rules.insert(Rule {
                 suppress_prefix_length: Some(0),
                 suppress_group: Some(self.config.agent.link_group),
@@ -651,9 +646,10 @@ impl<'a> Planner<'a> {
                 ..Rule::new(family, self.config.agent.rule_priority, RuleAction::Table(MAIN))
             });
         }
-        self.part_last_resorts();
-        self.primary_group();
-        self.wait_for_held_addresses();
+        let first = self.config.agent.rule_priority;
+        let rules =
+            classify::compile(&self.selectors, &self.snapshot.rules, first, LAST_RULE_PRIORITY);
+        self.desired.rules.extend(rules);
         self.markers();
         self.desired.interfaces.sort_by_key(|interface| interface.index);
         self.desired
@@ -756,13 +752,32 @@ impl<'a> Planner<'a> {
             let waiting: Vec<IpAddr> = addresses.iter().copied().filter(waits).collect();
             for ip in waiting {
                 addresses.remove(&ip);
-                let source = Some(IpNet::from(ip));
-                let action = interface.table.map(RuleAction::Table);
-                self.desired
-                    .rules
-                    .retain(|rule| rule.source != source || Some(rule.action) != action);
+                if let Some(table) = interface.table {
+                    self.selectors.forget(ip, table);
+                }
                 interface.problems.push(Problem::address_elsewhere(ip));
             }
+        }
+    }
+
+    /// The addresses of this host that are in no table of ours, when the changes are made.
+    fn other_addresses(&mut self) {
+        let planned: BTreeMap<u32, &DesiredInterface> =
+            self.desired.interfaces.iter().map(|is| (is.index, is)).collect();
+        for is in &self.snapshot.addresses {
+            let ip = is.address.addr();
+            let stays = match planned.get(&is.interface).map(|interface| &interface.addresses) {
+                _ if is.protocol != OURS => true,
+                Some(Some(addresses)) => addresses.contains(&ip),
+                Some(None) => true,
+                None => false,
+            };
+            if stays {
+                self.selectors.other(ip);
+            }
+        }
+        for ip in planned.values().filter_map(|interface| interface.addresses.as_ref()).flatten() {
+            self.selectors.other(*ip);
         }
     }
 
@@ -810,14 +825,6 @@ pub(crate) fn address(interface: u32, ip: IpAddr) -> jackfield_kernel::Address {
             deprecated: false,
         },
     }
-}
-
-/// Our rules for the addresses of interfaces, with the table that each leads to.
-fn our_rules(snapshot: &Snapshot) -> impl Iterator<Item = (&Rule, u32)> {
-    snapshot.rules.iter().filter_map(|rule| match rule.action {
-        RuleAction::Table(table) if rule.protocol == OURS && table != MAIN => Some((rule, table)),
-        _ => None,
-    })
 }
 
 fn journal_of(link: &Link) -> Option<Journal> {

@@ -15,6 +15,7 @@
 pub mod agent;
 mod apply;
 mod change;
+pub mod classify;
 mod cloud;
 pub mod config;
 mod desired;

@@ -9,6 +9,7 @@ use jackfield_kernel::{Family, Link, Route, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 use crate::change::{Change, Edit, InterfaceRef};
+use crate::classify::{order_added, order_removed};
 use crate::desired::{Desired, DesiredInterface, Device, PluggedDevice, Role, address};
 use crate::journal::Journal;
 use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, Snapshot};
@@ -297,26 +298,23 @@ fn left_without_ipv4(snapshot: &Snapshot, steps: &Steps) -> BTreeSet<u32> {
 
 fn rules(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Steps) {
     let mut present = BTreeSet::new();
-    let spoken_for: BTreeSet<Option<IpNet>> =
-        desired.rules.iter().map(|rule| rule.source).filter(Option::is_some).collect();
+    let mut old = Vec::new();
     for is in snapshot.rules.iter().filter(|rule| rule.protocol == OURS) {
-        let kept = match is.action {
-            RuleAction::Table(table) => desired.kept_tables.contains(&table),
-            _ => false,
-        };
-        // The address is another interface's by now, and this rule would be asked first.
-        let kept = kept && !spoken_for.contains(&is.source);
         // The kernel can hold the same rule twice; one is enough.
-        let first = present.insert(is);
-        if (!desired.rules.contains(is) && !kept) || !first {
-            let edit = Edit::RemoveRule(is.clone());
-            steps.rules_off.push(Change { interface: names.of_rule(is), edit });
+        if !present.insert(is) || !desired.rules.contains(is) {
+            old.push(is.clone());
         }
     }
-    for rule in desired.rules.iter().filter(|rule| !present.contains(rule)) {
-        let edit = Edit::AddRule(rule.clone());
-        steps.rules_on.push(Change { interface: names.of_rule(rule), edit });
-    }
+    let mut new: Vec<Rule> =
+        desired.rules.iter().filter(|rule| !present.contains(rule)).cloned().collect();
+    order_added(&mut new, desired.first_rule);
+    order_removed(&mut old, desired.first_rule);
+    let change = |rule: Rule, edit: fn(Rule) -> Edit| Change {
+        interface: names.of_rule(&rule),
+        edit: edit(rule),
+    };
+    steps.rules_on.extend(new.into_iter().map(|rule| change(rule, Edit::AddRule)));
+    steps.rules_off.extend(old.into_iter().map(|rule| change(rule, Edit::RemoveRule)));
 }
 
 fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Steps) {

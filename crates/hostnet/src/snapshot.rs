@@ -1,15 +1,17 @@
 //! What the machine is like at one instant, as far as it matters here.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jackfield_kernel::sysctl::{self, Setting};
 use jackfield_kernel::{
-    Address, Error, Family, Link, Route, RouteFilter, RouteKind, Rtnetlink, Rule, RuleAction,
+    Address, Error, Family, Link, Route, RouteFilter, RouteKind, Rtnetlink, Rule,
 };
 use jackfield_metadata::MacAddr;
 
+use crate::classify::Walk;
 use crate::config::AgentConfig;
 use crate::journal::Journal;
 
@@ -234,12 +236,8 @@ impl Snapshot {
     pub fn served_addresses(&self, interface: u32) -> impl Iterator<Item = IpAddr> {
         let alias = self.link(interface).and_then(|link| link.alias.as_deref());
         let table = alias.and_then(Journal::read).map(|journal| journal.table);
-        let by_rule = move |ip: IpAddr| {
-            let (source, action) = (Some(IpNet::from(ip)), table.map(RuleAction::Table));
-            self.rules.iter().any(|rule| {
-                rule.protocol == OURS && rule.source == source && Some(rule.action) == action
-            })
-        };
+        let walk = LazyCell::new(|| Walk::new(&self.rules));
+        let by_rule = move |ip: IpAddr| table.is_some() && walk.table_of(ip) == table;
         self.addresses
             .iter()
             .filter(move |is| is.interface == interface)

@@ -7,7 +7,6 @@ mod world;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use jackfield_hostnet::{Change, Desired, Device, Edit, MAIN, Memory, OURS, Plan, Role, Scope};
 use jackfield_kernel::{Family, Route, RouteKind, RuleAction};
 use jackfield_metadata::Listing;
@@ -15,6 +14,7 @@ use proptest::prelude::*;
 use world::case::{BRIDGE, Case, PRIMARY, Round, Scene, Without, disturb, learn, removes};
 use world::dice::{Dice, tapes};
 use world::kernel::{KERNEL, Kernel, difference};
+use world::lookup::Lookup;
 
 /// Cases of each property, unless `JACKFIELD_CASES` says otherwise.
 const CASES: u32 = 500;
@@ -476,15 +476,12 @@ fn foreign(kernel: &Kernel, plan: &Plan, end: &Kernel) -> Vec<String> {
     foreign.lines()
 }
 
-/// Our addresses on secondaries whose packets would not leave by their own interface: the first of
-/// our rules for the address is asked, and a table without any default route passes on to main.
+/// Our addresses on secondaries whose packets would not leave by their own interface: our rules are
+/// asked, and a table without any default route passes on to main.
 fn astray(kernel: &Kernel) -> BTreeSet<(u32, IpAddr)> {
     let goes_astray = |interface: u32, ip: IpAddr| {
-        let first = kernel
-            .rules
-            .iter()
-            .find(|rule| rule.protocol == OURS && rule.source == Some(IpNet::from(ip)));
-        let Some(RuleAction::Table(table)) = first.map(|rule| rule.action) else { return true };
+        let rules = Lookup::new(&kernel.rules, Family::of(ip));
+        let Some(table) = rules.find(ip, true).table else { return true };
         let family = Family::of(ip);
         let mut routes = kernel
             .routes

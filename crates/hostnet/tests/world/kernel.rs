@@ -12,6 +12,8 @@ use jackfield_hostnet::{
 use jackfield_kernel::sysctl::Setting;
 use jackfield_kernel::{Address, Family, Link, Route, Rule, RuleAction};
 
+use super::lookup::same;
+
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const ENODEV: i32 = 19;
 pub(crate) const EINVAL: i32 = 22;
@@ -208,7 +210,7 @@ impl Kernel {
             }
             Edit::AddRule(rule) => self.add_rule(rule),
             Edit::RemoveRule(rule) => {
-                let at = self.rules.iter().position(|is| is == rule).ok_or(ENOENT)?;
+                let at = self.rules.iter().position(|is| same(is, rule)).ok_or(ENOENT)?;
                 self.rules.remove(at);
                 Ok(())
             }
@@ -216,7 +218,7 @@ impl Kernel {
     }
 
     pub(crate) fn add_rule(&mut self, rule: &Rule) -> Result<(), i32> {
-        if self.rules.contains(rule) {
+        if self.rules.iter().any(|is| same(is, rule)) {
             return Err(EEXIST);
         }
         // Behind those of the same priority.

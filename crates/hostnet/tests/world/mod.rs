@@ -6,3 +6,5 @@
 pub(crate) mod case;
 pub(crate) mod dice;
 pub(crate) mod kernel;
+pub(crate) mod lookup;
+pub(crate) mod sources;
