@@ -9,6 +9,7 @@ use jackfield_kernel::{
 use jackfield_metadata::MacAddr;
 use serde_json::{Value, json};
 
+use crate::prefix::{LOCAL, LOOPBACK};
 use crate::snapshot::MAIN;
 
 /// The interface that a change is about.
@@ -242,6 +243,8 @@ fn write_route(f: &mut fmt::Formatter<'_>, route: &Route, name: &str) -> fmt::Re
         if let Some(gateway) = hop.gateway {
             write!(f, " via {gateway}")?;
         }
+        // A delegated prefix of the host itself is the interface's, and its route the loopback's.
+        let name = if hop.interface == LOOPBACK { "lo" } else { name };
         write!(f, " dev {name}")?;
     }
     if let Some(source) = route.preferred_source {
@@ -249,6 +252,7 @@ fn write_route(f: &mut fmt::Formatter<'_>, route: &Route, name: &str) -> fmt::Re
     }
     match route.table {
         MAIN => write!(f, " table main")?,
+        LOCAL => write!(f, " table local")?,
         table => write!(f, " table {table}")?,
     }
     if route.metric > 0 {

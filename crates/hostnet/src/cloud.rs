@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net};
 use jackfield_metadata::{InterfaceFacts, InterfaceId, Known, Listing, MacAddr};
 
+use crate::prefix;
 use crate::snapshot::Snapshot;
 
-/// How often an address must be missing before it is taken away…
+/// How often an address or a prefix must be missing before it is taken away…
 const ABSENCES: u8 = 3;
 /// …in rounds that are at least this far apart.
 const ABSENCE_INTERVAL: Duration = Duration::from_secs(30);
@@ -71,6 +72,8 @@ pub struct CloudInterface {
     pub subnets: Vec<IpNet>,
     /// The addresses that it shall have.
     pub addresses: BTreeSet<IpAddr>,
+    /// The prefixes that are delegated to it.
+    pub prefixes: BTreeSet<IpNet>,
     /// The first address of each family: those of the primary interface are left to the system,
     /// which has them by DHCP.
     pub first: Vec<IpAddr>,
@@ -112,15 +115,51 @@ struct Record {
     /// The device of this attachment: a MAC that comes back on another device is attached anew.
     interface: u32,
     facts: Option<InterfaceFacts>,
-    held: BTreeMap<IpAddr, Absence>,
+    addresses: Held<IpAddr>,
+    prefixes: Held<IpNet>,
     heard: Option<Instant>,
 }
 
-/// How often an address that is held was missing from metadata.
+/// What the interface has, as far as it is believed.
+#[derive(Debug, Clone)]
+struct Held<T>(BTreeMap<T, Absence>);
+
+/// How often something that is held was missing from metadata.
 #[derive(Debug, Clone, Copy, Default)]
 struct Absence {
     rounds: u8,
     last: Option<Instant>,
+}
+
+impl<T: Ord + Copy> Held<T> {
+    fn new(held: impl Iterator<Item = T>) -> Self {
+        Held(held.map(|held| (held, Absence::default())).collect())
+    }
+
+    /// Takes in what is listed. A list that was not `read` counts for nothing.
+    fn learn(&mut self, now: Instant, listed: &BTreeSet<T>, read: impl Fn(&T) -> bool) {
+        self.0.extend(listed.iter().map(|held| (*held, Absence::default())));
+        self.0.retain(|held, absence| {
+            if listed.contains(held) || !read(held) {
+                return true;
+            }
+            if absence.last.is_none_or(|last| now.duration_since(last) >= ABSENCE_INTERVAL) {
+                absence.rounds = absence.rounds.saturating_add(1);
+                absence.last = Some(now);
+            }
+            absence.rounds < ABSENCES
+        });
+    }
+
+    /// What is listed on another interface of this host, and no longer on this one, has moved: no
+    /// need to see its absence again.
+    fn leave(&mut self, own: &BTreeSet<T>, all: &BTreeSet<T>) {
+        self.0.retain(|held, _| own.contains(held) || !all.contains(held));
+    }
+
+    fn all(&self) -> BTreeSet<T> {
+        self.0.keys().copied().collect()
+    }
 }
 
 impl Memory {
@@ -148,8 +187,13 @@ impl Memory {
         for (mac, interface) in present {
             self.records.entry(mac).or_insert_with(|| {
                 changed.push(mac);
-                let held = snapshot.served_addresses(interface).map(|ip| (ip, Absence::default()));
-                Record { interface, facts: None, held: held.collect(), heard: None }
+                Record {
+                    interface,
+                    facts: None,
+                    addresses: Held::new(snapshot.served_addresses(interface)),
+                    prefixes: Held::new(prefix::routed(snapshot, interface)),
+                    heard: None,
+                }
             });
         }
         changed
@@ -180,46 +224,36 @@ impl Memory {
             Some(old) => merge(old, facts.clone()),
             None => facts.clone(),
         };
-        let present = addresses(facts);
-        for address in present.iter().flatten() {
-            record.held.insert(*address, Absence::default());
-        }
-        // A list that was not read counts for nothing.
-        let read = |address: &IpAddr| match address {
+        let listed = addresses(facts).into_iter().flatten().collect();
+        record.addresses.learn(now, &listed, |address| match address {
             IpAddr::V4(_) => !facts.ipv4_addresses.is_unknown(),
             IpAddr::V6(_) => !facts.ipv6_addresses.is_unknown(),
-        };
-        record.held.retain(|address, absence| {
-            let missing = read(address) && !present.iter().flatten().any(|is| is == address);
-            if !missing {
-                return true;
-            }
-            if absence.last.is_none_or(|last| now.duration_since(last) >= ABSENCE_INTERVAL) {
-                absence.rounds = absence.rounds.saturating_add(1);
-                absence.last = Some(now);
-            }
-            absence.rounds < ABSENCES
+        });
+        record.prefixes.learn(now, &prefixes(facts), |prefix| match prefix {
+            IpNet::V4(_) => !facts.ipv4_prefixes.is_unknown(),
+            IpNet::V6(_) => !facts.ipv6_prefixes.is_unknown(),
         });
         record.facts = Some(merged);
-        self.move_addresses();
+        self.move_between_interfaces();
     }
 
-    /// An address that metadata lists on another interface of this host, and no longer on the one
-    /// that holds it, has moved: no need to see its absence again.
-    fn move_addresses(&mut self) {
-        let listed: BTreeMap<MacAddr, BTreeSet<IpAddr>> = self
-            .records
-            .iter()
-            .map(|(mac, record)| {
-                let lists = record.facts.iter().flat_map(addresses);
-                (*mac, lists.flatten().collect())
-            })
-            .collect();
-        for (mac, record) in &mut self.records {
-            record.held.retain(|address, _| {
-                listed.get(mac).is_some_and(|own| own.contains(address))
-                    || !listed.values().any(|other| other.contains(address))
-            });
+    /// What metadata lists on one interface and no longer on the one that holds it has moved.
+    fn move_between_interfaces(&mut self) {
+        let lists = |record: &Record| -> (BTreeSet<IpAddr>, BTreeSet<IpNet>) {
+            let facts = record.facts.iter();
+            let own = facts.clone().flat_map(addresses).flatten().collect();
+            (own, facts.flat_map(prefixes).collect())
+        };
+        let (mut listed_addresses, mut listed_prefixes) = (BTreeSet::new(), BTreeSet::new());
+        for record in self.records.values() {
+            let (addresses, prefixes) = lists(record);
+            listed_addresses.extend(addresses);
+            listed_prefixes.extend(prefixes);
+        }
+        for record in self.records.values_mut() {
+            let (addresses, prefixes) = lists(record);
+            record.addresses.leave(&addresses, &listed_addresses);
+            record.prefixes.leave(&prefixes, &listed_prefixes);
         }
     }
 
@@ -249,7 +283,8 @@ impl Memory {
                         interface_id: facts.interface_id.value().cloned(),
                         slot,
                         subnets,
-                        addresses: record.held.keys().copied().collect(),
+                        addresses: record.addresses.all(),
+                        prefixes: record.prefixes.all(),
                         first: addresses(facts).iter().filter_map(|l| l.first().copied()).collect(),
                         complete: facts.is_complete(),
                         unknown: facts.problems.iter().map(ToString::to_string).collect(),
@@ -333,4 +368,11 @@ fn addresses(facts: &InterfaceFacts) -> [Vec<IpAddr>; 2] {
     let ipv4 = facts.ipv4_addresses.value().into_iter().flatten().copied().map(IpAddr::V4);
     let ipv6 = facts.ipv6_addresses.value().into_iter().flatten().copied().map(IpAddr::V6);
     [ipv4.collect(), ipv6.collect()]
+}
+
+/// The delegated prefixes that were read.
+fn prefixes(facts: &InterfaceFacts) -> BTreeSet<IpNet> {
+    let ipv4 = facts.ipv4_prefixes.value().into_iter().flatten().copied().map(IpNet::V4);
+    let ipv6 = facts.ipv6_prefixes.value().into_iter().flatten().copied().map(IpNet::V6);
+    ipv4.chain(ipv6).collect()
 }

@@ -77,6 +77,8 @@ pub struct InterfaceConfig {
     pub main_route: MainRoute,
     /// Connection marks for containers.
     pub containers: Containers,
+    /// What becomes of its delegated prefixes.
+    pub prefixes: Prefixes,
     /// Who carries the configuration out.
     pub backend: Backend,
 }
@@ -88,6 +90,7 @@ impl Default for InterfaceConfig {
             mtu: Mtu::Primary,
             main_route: MainRoute::LastResort,
             containers: Containers::Auto,
+            prefixes: Prefixes::Route,
             backend: Backend::Kernel,
         }
     }
@@ -124,6 +127,16 @@ pub enum Containers {
     Off,
 }
 
+/// What becomes of the prefixes that are delegated to an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prefixes {
+    /// Their addresses are for whom somebody gives a route: VMs and containers.
+    Route,
+    /// The host itself answers on each of their addresses.
+    Local,
+}
+
 /// Who carries the configuration out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -147,6 +160,8 @@ pub struct InterfaceOverride {
     pub main_route: Option<MainRoute>,
     /// As [`InterfaceConfig::containers`].
     pub containers: Option<Containers>,
+    /// As [`InterfaceConfig::prefixes`].
+    pub prefixes: Option<Prefixes>,
     /// As [`InterfaceConfig::backend`].
     pub backend: Option<Backend>,
 }
@@ -253,6 +268,7 @@ impl Config {
                 mtu: exception.mtu.unwrap_or(base.mtu),
                 main_route: exception.main_route.unwrap_or(base.main_route),
                 containers: exception.containers.unwrap_or(base.containers),
+                prefixes: exception.prefixes.unwrap_or(base.prefixes),
                 backend: exception.backend.unwrap_or(base.backend),
             },
         }
@@ -438,6 +454,7 @@ mod tests {
             mtu = "primary"
             main_route = "last-resort"
             containers = "auto"
+            prefixes = "route"
             backend = "kernel"
 
             [[interface]]
@@ -489,6 +506,7 @@ mod tests {
             ("[defaults]\nmtu = 100\n", 2, vec!["mtu", "100", "1280"]),
             ("[defaults]\nmtu = \"big\"\n", 2, vec!["mtu", "big", "primary"]),
             ("[defaults]\nmain_route = \"first\"\n", 2, vec!["main_route", "first", "last-resort"]),
+            ("[defaults]\nprefixes = \"on\"\n", 2, vec!["prefixes", "on", "route", "local"]),
             ("[defaults]\nbackend = \"nm\"\n", 2, vec!["backend", "nm", "kernel"]),
             ("[[interface]]\nmanage = false\n", 1, vec!["match"]),
             ("[[interface]]\nmatch = { mac = \"02:ec\" }\n", 2, vec!["mac", "02:ec"]),

@@ -13,6 +13,7 @@ use crate::classify::{self, Selectors, Walk};
 use crate::cloud::{Cloud, CloudInterface, Slot};
 use crate::config::{Config, Identity, InterfaceConfig, LAST_RULE_PRIORITY, MainRoute, Mtu};
 use crate::journal::Journal;
+use crate::prefix;
 use crate::problem::Problem;
 use crate::snapshot::{
     ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, Snapshot, marker,
@@ -23,6 +24,8 @@ use crate::snapshot::{
 const IPV6_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
 /// The metric that the kernel gives an IPv6 route for which nobody says one.
 const IPV6_METRIC: u32 = 1024;
+/// `RTPROT_RA`: a route that router advertisements ask for.
+const ROUTER_ADVERTISEMENT: u8 = 9;
 /// Behind every other route of a table.
 const LAST_METRIC: u32 = 4_278_198_272;
 /// Default routes of secondary interfaces in main start here, behind every usual one.
@@ -136,7 +139,9 @@ pub fn desired(snapshot: &Snapshot, cloud: &Cloud, config: &Config, scope: &Scop
         planner.tables.entry(journal.table).or_insert(link.index);
     }
     // Killed on the way to another table, it may use one still that its journal does not name.
-    for route in snapshot.routes.iter().filter(|is| is.protocol == OURS && is.table != MAIN) {
+    let ours = |is: &&Route| is.protocol == OURS && is.table != MAIN;
+    for route in snapshot.routes.iter().filter(ours).filter(|is| prefix::interface_of(is).is_none())
+    {
         if let Some(hop) = route.next_hops.first() {
             planner.tables.entry(route.table).or_insert(hop.interface);
         }
@@ -164,6 +169,8 @@ struct Planner<'a> {
     selectors: Selectors,
     /// Addresses that are taken, and by whom.
     owners: BTreeMap<IpAddr, u32>,
+    /// Delegated prefixes that are taken, and by whom.
+    prefix_owners: BTreeMap<IpNet, u32>,
     group_problem: Option<Problem>,
 }
 
@@ -194,6 +201,7 @@ impl<'a> Planner<'a> {
             walk: Walk::new(&snapshot.rules),
             selectors: Selectors::default(),
             owners: BTreeMap::new(),
+            prefix_owners: prefix::owners(snapshot, cloud),
             group_problem: None,
         };
         planner.group_problem = planner.foreign_group();
@@ -318,7 +326,7 @@ impl<'a> Planner<'a> {
 
     fn primary(&mut self, subject: &Subject<'_>, in_scope: bool) {
         let link = subject.link;
-        let mut addresses = None;
+        let (mut addresses, mut problems) = (None, Vec::new());
         // Whether it is managed may depend on what is not known yet.
         if let (Some(known), true) = (subject.known, in_scope && !subject.open) {
             let mut own = known.addresses.clone();
@@ -327,8 +335,47 @@ impl<'a> Planner<'a> {
             }
             own.retain(|ip| !known.first.contains(ip) && self.owners.get(ip) == Some(&link.index));
             addresses = Some(own);
+            if subject.config.manage {
+                // Main decides by which way they go.
+                self.prefixes(subject, known, &mut problems);
+            }
+        } else {
+            self.keep_prefixes(link.index);
         }
-        self.push(subject, Role::Primary, Device::Keep, addresses, Vec::new());
+        self.push(subject, Role::Primary, Device::Keep, addresses, problems);
+    }
+
+    /// The delegated prefixes that are the interface's, with what becomes of packets to them.
+    fn prefixes(
+        &mut self,
+        subject: &Subject<'_>,
+        known: &CloudInterface,
+        problems: &mut Vec<Problem>,
+    ) -> BTreeSet<IpNet> {
+        let index = subject.link.index;
+        let no_ipv6 = self.has_no_ipv6(index);
+        let mut own = BTreeSet::new();
+        for net in &known.prefixes {
+            if net.addr().is_ipv6() && no_ipv6 {
+                problems.push(Problem::ipv6_disabled(net));
+            } else if self.prefix_owners.get(net) == Some(&index) {
+                let route = prefix::route(*net, index, subject.config.prefixes);
+                self.desired.routes.insert(route);
+                own.insert(*net);
+            } else {
+                problems.push(Problem::address_elsewhere(net));
+            }
+        }
+        own
+    }
+
+    fn has_no_ipv6(&self, interface: u32) -> bool {
+        self.snapshot.setting(interface, DISABLE_IPV6).is_some_and(|off| off != 0)
+    }
+
+    /// What becomes of packets to the interface's prefixes stays as it is.
+    fn keep_prefixes(&mut self, interface: u32) {
+        self.desired.routes.extend(prefix::routes(self.snapshot, interface).cloned());
     }
 
     fn secondary(&mut self, subject: &Subject<'_>) {
@@ -466,7 +513,7 @@ impl<'a> Planner<'a> {
         mut problems: Vec<Problem>,
     ) {
         let index = subject.link.index;
-        let no_ipv6 = self.snapshot.setting(index, DISABLE_IPV6).is_some_and(|off| off != 0);
+        let no_ipv6 = self.has_no_ipv6(index);
         let mut addresses = BTreeSet::new();
         for ip in &known.addresses {
             if known.subnet_of(*ip).is_none() {
@@ -479,8 +526,10 @@ impl<'a> Planner<'a> {
                 addresses.insert(*ip);
             }
         }
+        let prefixes = self.prefixes(subject, known, &mut problems);
         for family in Family::BOTH {
-            if addresses.iter().any(|ip| Family::of(*ip) == family) {
+            let sources = addresses.iter().copied().chain(prefixes.iter().map(IpNet::addr));
+            if sources.map(Family::of).any(|of| of == family) {
                 self.routes(subject, known, table, family);
             }
         }
@@ -489,6 +538,13 @@ impl<'a> Planner<'a> {
         }
         for subnet in &known.subnets {
             self.selectors.subnet(*subnet, table);
+        }
+        for net in prefixes {
+            if known.subnet_of(net.addr()).is_none() {
+                problems.push(Problem::no_subnet(net));
+            }
+            // Without its subnet it goes nowhere, rather than by the primary.
+            self.selectors.prefix(net, table);
         }
         self.tables.insert(table, index);
         self.push_plugged(
@@ -520,7 +576,7 @@ impl<'a> Planner<'a> {
         let mut gateway: Option<IpAddr> = None;
         for subnet in known.subnets.iter().filter(|net| Family::of(net.addr()) == family) {
             own.push(Route { metric, ..Route::via_interface(*subnet, table, index) });
-            gateway = gateway.or_else(|| gateway_of(*subnet));
+            gateway = gateway.or_else(|| self.gateway_of(*subnet, index));
         }
         if let Some(gateway) = gateway {
             own.push(Route { metric, ..Route::via_gateway(everything, table, index, gateway) });
@@ -543,6 +599,34 @@ impl<'a> Planner<'a> {
         self.desired.routes.extend(own.into_iter().map(|route| Route { protocol: OURS, ..route }));
     }
 
+    /// The router of a subnet, for an interface in it.
+    fn gateway_of(&self, subnet: IpNet, interface: u32) -> Option<IpAddr> {
+        match subnet {
+            // EC2: "The second IP address of the subnet is reserved for the VPC router".
+            IpNet::V4(subnet) => {
+                let router = u32::from(subnet.network()).checked_add(1)?;
+                Some(Ipv4Addr::from(router).into())
+            }
+            IpNet::V6(_) => Some(self.advertised_router(interface).unwrap_or(IPV6_GATEWAY.into())),
+        }
+    }
+
+    /// The router that advertisements name on the interface, for as long as somebody keeps the
+    /// default route that they ask for: the kernel, where one came before the interface was
+    /// plugged, or a manager that listens itself.
+    fn advertised_router(&self, interface: u32) -> Option<IpAddr> {
+        let advertised = self.snapshot.routes.iter().filter(|route| {
+            route.table == MAIN
+                && route.protocol == ROUTER_ADVERTISEMENT
+                && route.destination == Family::V6.everything()
+        });
+        let named = advertised.filter_map(|route| {
+            let hop = route.next_hops.iter().find(|hop| hop.interface == interface)?;
+            Some((route.metric, hop.gateway?))
+        });
+        named.min().map(|(_, router)| router)
+    }
+
     /// Behind every default route that somebody else gave main through a cloud interface.
     fn last_resort_metric(&self, table: u32, family: Family) -> u32 {
         let highest = self
@@ -562,6 +646,7 @@ impl<'a> Planner<'a> {
 
     /// What was plugged stays as it is; what was not is not touched.
     fn hold_or(&mut self, subject: &Subject<'_>, role: Role, problems: Vec<Problem>) {
+        self.keep_prefixes(subject.link.index);
         let Some(journal) = &subject.journal else {
             return self.push(subject, role, Device::Keep, None, problems);
         };
@@ -582,6 +667,12 @@ impl<'a> Planner<'a> {
         }
         for table in &tables {
             self.selectors.hold(&self.walk, *table);
+        }
+        let prefixes: Vec<IpNet> = prefix::routed(self.snapshot, subject.link.index).collect();
+        for net in prefixes {
+            if self.prefix_owners.get(&net) == Some(&subject.link.index) {
+                self.selectors.prefix(net, table);
+            }
         }
         self.desired.kept_tables.extend(tables);
         self.desired.kept_interfaces.insert(subject.link.index);
@@ -829,18 +920,6 @@ pub(crate) fn address(interface: u32, ip: IpAddr) -> jackfield_kernel::Address {
 
 fn journal_of(link: &Link) -> Option<Journal> {
     Journal::read(link.alias.as_deref()?)
-}
-
-/// The router of a subnet.
-fn gateway_of(subnet: IpNet) -> Option<IpAddr> {
-    match subnet {
-        // EC2: "The second IP address of the subnet is reserved for the VPC router".
-        IpNet::V4(subnet) => {
-            let router = u32::from(subnet.network()).checked_add(1)?;
-            Some(Ipv4Addr::from(router).into())
-        }
-        IpNet::V6(_) => Some(IPV6_GATEWAY.into()),
-    }
 }
 
 /// The copy of one of main's routes for an interface's own table.

@@ -23,6 +23,7 @@ mod journal;
 mod machine;
 pub mod once;
 mod plan;
+mod prefix;
 mod problem;
 mod schedule;
 mod snapshot;

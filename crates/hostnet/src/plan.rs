@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use jackfield_kernel::{Family, Link, Route, Rule, RuleAction};
+use jackfield_kernel::{Family, Link, Route, RouteKind, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 use crate::change::{Change, Edit, InterfaceRef};
 use crate::classify::{order_added, order_removed};
 use crate::desired::{Desired, DesiredInterface, Device, PluggedDevice, Role, address};
 use crate::journal::Journal;
+use crate::prefix;
 use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, Snapshot};
 
 /// What is to be changed, in order.
@@ -116,6 +117,9 @@ impl Names {
     }
 
     fn of_route(&self, route: &Route) -> Option<InterfaceRef> {
+        if let Some(index) = prefix::interface_of(route) {
+            return self.interface(index);
+        }
         match route.next_hops.first() {
             Some(hop) => self.interface(hop.interface),
             None => self.of_table(route.table),
@@ -339,6 +343,8 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
         // The kernel has room for one route of this destination and metric.
         if wanted.contains_key(&key(is)) {
             steps.routes_replaced.push(removal);
+        } else if is.kind == RouteKind::Local {
+            steps.addresses_off.push(removal);
         } else {
             steps.routes_off.push(removal);
         }
@@ -352,7 +358,13 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
     for route in missing {
         if !taken.contains(&key(route)) {
             let edit = Edit::AddRoute(route.clone());
-            steps.routes_on.push(Change { interface: names.of_route(route), edit });
+            let addition = Change { interface: names.of_route(route), edit };
+            // The addresses of a prefix of the host itself.
+            if route.kind == RouteKind::Local {
+                steps.addresses_on.push(addition);
+            } else {
+                steps.routes_on.push(addition);
+            }
         }
     }
 }

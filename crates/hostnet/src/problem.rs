@@ -1,6 +1,6 @@
 //! What stands in the way of an interface, said so that somebody can do something about it.
 
-use std::net::IpAddr;
+use std::fmt::Display;
 
 use jackfield_kernel::Route;
 use serde::Serialize;
@@ -108,26 +108,26 @@ impl Problem {
         )
     }
 
-    pub(crate) fn no_subnet(ip: IpAddr) -> Self {
+    pub(crate) fn no_subnet(what: impl Display) -> Self {
         Self::new(
             "no-subnet",
-            format!("{ip} lies in no subnet that metadata names for the interface"),
+            format!("{what} lies in no subnet that metadata names for the interface"),
             "wait: the subnet may be late",
         )
     }
 
-    pub(crate) fn ipv6_disabled(ip: IpAddr) -> Self {
+    pub(crate) fn ipv6_disabled(what: impl Display) -> Self {
         Self::new(
             "ipv6-disabled",
-            format!("{ip} is not added: IPv6 is switched off on the device"),
+            format!("{what} is not added: IPv6 is switched off on the device"),
             "set net.ipv6.conf.<interface>.disable_ipv6 to 0",
         )
     }
 
-    pub(crate) fn address_elsewhere(ip: IpAddr) -> Self {
+    pub(crate) fn address_elsewhere(what: impl Display) -> Self {
         Self::new(
             "address-elsewhere",
-            format!("{ip} is still another interface's"),
+            format!("{what} is still another interface's"),
             "wait: it moves when metadata lists it for one interface only",
         )
     }

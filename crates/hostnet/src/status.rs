@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::change::Change;
 use crate::desired::{DesiredInterface, Role};
 use crate::machine::{Machine, View};
+use crate::prefix;
 use crate::problem::Problem;
 use crate::snapshot::OURS;
 
@@ -159,7 +160,7 @@ fn interface_status(
         group: link.group,
         mtu: link.mtu,
         addresses,
-        prefixes: Vec::new(),
+        prefixes: prefix::routed(&view.snapshot, link.index).map(|net| net.to_string()).collect(),
         metadata_age_s: machine
             .memory()
             .heard(interface.mac)

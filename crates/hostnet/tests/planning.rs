@@ -107,7 +107,12 @@ proptest! {
                         && added.flags.no_prefix_route
                         && added.protocol == OURS
                 }
-                Edit::AddRoute(route) => route.kind == RouteKind::Blackhole,
+                Edit::AddRoute(route) => {
+                    use RouteKind::{Blackhole, Local, Unreachable};
+                    // A marker, or what becomes of packets to a delegated prefix.
+                    let kinds = [Blackhole, Local, Unreachable];
+                    kinds.contains(&route.kind) && !route.uses(PRIMARY) && route.protocol == OURS
+                }
                 Edit::RemoveRoute(route) => !route.uses(PRIMARY) && route.protocol == OURS,
                 // Of a table that it does not have.
                 _ => false,
@@ -314,6 +319,7 @@ proptest! {
         let mut after = scene.kernel.clone();
         after.addresses.retain(|is| is.interface != PRIMARY || is.protocol != OURS);
         after.routes.retain(|is| is.kind != RouteKind::Blackhole || is.metric != PRIMARY);
+        after.routes.retain(|is| delegated(is).is_none_or(|(of, _)| of != PRIMARY));
         let difference = difference(&before.lines(), &after.lines());
         prop_assert!(
             difference.is_empty(),
@@ -366,6 +372,7 @@ proptest! {
             let table = settled.view().journals().find(|(l, _)| l.index == one).map(|(_, j)| j.table);
             left.routes.retain(|route| !route.uses(one) && Some(route.table) != table);
             left.routes.retain(|is| is.kind != RouteKind::Blackhole || is.metric != one);
+            left.routes.retain(|is| delegated(is).is_none_or(|(of, _)| of != one));
             left.addresses.retain(|is| is.interface != one);
             left.rules.retain(|rule| table.is_none_or(|t| rule.action != RuleAction::Table(t)));
             left.settings.retain(|(of, _), _| *of != one);
@@ -476,13 +483,22 @@ fn foreign(kernel: &Kernel, plan: &Plan, end: &Kernel) -> Vec<String> {
     foreign.lines()
 }
 
-/// Our addresses on secondaries whose packets would not leave by their own interface: our rules are
-/// asked, and a table without any default route passes on to main.
-fn astray(kernel: &Kernel) -> BTreeSet<(u32, IpAddr)> {
-    let goes_astray = |interface: u32, ip: IpAddr| {
-        let rules = Lookup::new(&kernel.rules, Family::of(ip));
-        let Some(table) = rules.find(ip, true).table else { return true };
-        let family = Family::of(ip);
+/// The interface and the delegated prefix whose route it is.
+fn delegated(route: &Route) -> Option<(u32, IpNet)> {
+    let place = matches!(
+        (route.table, route.kind),
+        (MAIN, RouteKind::Unreachable) | (255, RouteKind::Local)
+    );
+    (place && route.protocol == OURS).then_some((route.metric & 0x7fff_ffff, route.destination))
+}
+
+/// Our addresses and prefixes on secondaries whose packets would not leave by their own interface:
+/// our rules are asked, and a table without any default route passes on to main.
+fn astray(kernel: &Kernel) -> BTreeSet<(u32, IpNet)> {
+    let goes_astray = |interface: u32, net: IpNet| {
+        let family = Family::of(net.addr());
+        let rules = Lookup::new(&kernel.rules, family);
+        let Some(table) = rules.find(net.addr(), true).table else { return true };
         let mut routes = kernel
             .routes
             .iter()
@@ -496,9 +512,11 @@ fn astray(kernel: &Kernel) -> BTreeSet<(u32, IpAddr)> {
     kernel
         .addresses
         .iter()
-        .filter(|is| is.protocol == OURS && is.interface != PRIMARY)
-        .map(|is| (is.interface, is.address.addr()))
-        .filter(|(interface, ip)| goes_astray(*interface, *ip))
+        .filter(|is| is.protocol == OURS)
+        .map(|is| (is.interface, is.address.addr().into()))
+        .chain(kernel.routes.iter().filter(|is| is.kind == RouteKind::Local).filter_map(delegated))
+        .filter(|(interface, _)| *interface != PRIMARY)
+        .filter(|(interface, net)| goes_astray(*interface, *net))
         .collect()
 }
 

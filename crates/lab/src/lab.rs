@@ -107,6 +107,12 @@ impl Lab {
             .in_vpc("vpc-lab", [vpc_ipv4.into(), vpc_ipv6.into()])
     }
 
+    /// As [`Lab::subnet`], without IPv4: what is in it has IPv6 alone, instances included.
+    #[must_use]
+    pub fn ipv6_subnet(&self, n: u8) -> Subnet {
+        Subnet { ipv4: None, vpc_ipv4: Vec::new(), ..self.subnet(n) }
+    }
+
     /// A new interface with so many addresses of each family that the subnet has, attached
     /// nowhere.
     ///

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use jackfield_hostnet::config::{Config, InterfaceOverride, MainRoute, Match, Mtu};
+use jackfield_hostnet::config::{Config, InterfaceOverride, MainRoute, Match, Mtu, Prefixes};
 use jackfield_hostnet::{
     Change, Cloud, Desired, Edit, InterfaceRef, MAIN, Memory, OURS, Plan, Scope, Snapshot, desired,
     plan,
@@ -36,6 +36,8 @@ pub(crate) struct Eni {
     pub(crate) subnet: usize,
     pub(crate) ipv4: Vec<Ipv4Addr>,
     pub(crate) ipv6: Vec<Ipv6Addr>,
+    /// Delegated prefixes.
+    pub(crate) prefixes: Vec<IpNet>,
 }
 
 /// What metadata said once, and what was configured then.
@@ -296,6 +298,19 @@ fn ipv6(eni: usize, of: usize, number: u32) -> Ipv6Addr {
     Ipv6Addr::from(base + 0x10 * (eni as u128 + 1) + u128::from(number))
 }
 
+/// A /28 or a /80 of the subnet.
+fn prefix(eni: usize, of: usize, number: u32) -> IpNet {
+    if number.is_multiple_of(2) {
+        let base = u32::from(subnet(of).network()) + 96;
+        let first = base + 16 * (2 * u32::try_from(eni).unwrap() + number / 2 % 2);
+        Ipv4Net::new(first.into(), 28).unwrap().into()
+    } else {
+        let base = u128::from(subnet6(of).network());
+        let first = base + ((eni as u128 + 1) << 56) + (u128::from(number) << 48);
+        Ipv6Net::new(first.into(), 80).unwrap().into()
+    }
+}
+
 fn enis(dice: &mut Dice) -> Vec<Eni> {
     let cards = dice.chance(25);
     let count = 1 + dice.below(5) as usize;
@@ -305,7 +320,10 @@ fn enis(dice: &mut Dice) -> Vec<Eni> {
             let second_card = cards && i > 1 && dice.chance(50);
             let numbers4 = if i > 0 && dice.chance(10) { 0 } else { 1 + dice.below(3) };
             let numbers6 = dice.below(3).max(u32::from(numbers4 == 0));
+            let prefixes = if dice.chance(40) { 1 + dice.below(2) } else { 0 };
+            let first = dice.below(4);
             Eni {
+                prefixes: (first..first + prefixes).map(|n| prefix(i, subnet, n)).collect(),
                 mac: MacAddr::from([2, 0xec, 0x20, 0, 0, u8::try_from(i).unwrap() + 1]),
                 index: PRIMARY + u32::try_from(i).unwrap(),
                 device: u32::try_from(i).unwrap(),
@@ -323,7 +341,7 @@ fn change_cloud(dice: &mut Dice, enis: &mut [Eni]) {
     for _ in 0..=dice.below(3) {
         let count = u32::try_from(enis.len()).unwrap();
         let (from, to) = (dice.below(count) as usize, dice.below(count) as usize);
-        match dice.below(5) {
+        match dice.below(7) {
             0 => {
                 let number = 3 + dice.below(4);
                 let new = ipv4(to, enis[to].subnet, number);
@@ -341,6 +359,17 @@ fn change_cloud(dice: &mut Dice, enis: &mut [Eni]) {
             3 => {
                 if let Some(moved) = enis[from].ipv6.pop() {
                     enis[to].ipv6.push(moved);
+                }
+            }
+            5 => {
+                if let Some(moved) = enis[from].prefixes.pop() {
+                    enis[to].prefixes.push(moved);
+                }
+            }
+            6 => {
+                let new = prefix(to, enis[to].subnet, 4 + dice.below(4));
+                if !enis.iter().any(|eni| eni.prefixes.contains(&new)) {
+                    enis[to].prefixes.push(new);
                 }
             }
             4 if from > 0 => {
@@ -366,6 +395,9 @@ fn config(dice: &mut Dice, enis: &[Eni]) -> Config {
     if dice.chance(25) {
         config.defaults.main_route = MainRoute::None;
     }
+    if dice.chance(30) {
+        config.defaults.prefixes = Prefixes::Local;
+    }
     config.defaults.manage = !dice.chance(5);
     if dice.chance(25) {
         let eni = dice.one_of(enis).unwrap();
@@ -382,6 +414,7 @@ fn config(dice: &mut Dice, enis: &[Eni]) -> Config {
             mtu: Some(Mtu::Octets(1300)),
             main_route: None,
             containers: None,
+            prefixes: dice.chance(50).then_some(Prefixes::Route),
             backend: None,
         });
     }
@@ -430,6 +463,13 @@ pub(crate) fn facts_of(eni: &Eni) -> InterfaceFacts {
     fn listed<T: Clone>(list: &[T]) -> Known<Vec<T>> {
         if list.is_empty() { Known::Absent } else { Known::Value(list.to_vec()) }
     }
+    let (mut ipv4_prefixes, mut ipv6_prefixes) = (Vec::new(), Vec::new());
+    for prefix in &eni.prefixes {
+        match prefix {
+            IpNet::V4(prefix) => ipv4_prefixes.push(*prefix),
+            IpNet::V6(prefix) => ipv6_prefixes.push(*prefix),
+        }
+    }
     InterfaceFacts {
         mac: eni.mac,
         interface_id: Known::Value(interface_id(eni)),
@@ -437,8 +477,8 @@ pub(crate) fn facts_of(eni: &Eni) -> InterfaceFacts {
         network_card: eni.card.map_or(Known::Absent, Known::Value),
         ipv4_addresses: listed(&eni.ipv4),
         ipv6_addresses: listed(&eni.ipv6),
-        ipv4_prefixes: Known::Absent,
-        ipv6_prefixes: Known::Absent,
+        ipv4_prefixes: listed(&ipv4_prefixes),
+        ipv6_prefixes: listed(&ipv6_prefixes),
         ipv4_subnet: if eni.ipv4.is_empty() {
             Known::Absent
         } else {
@@ -473,6 +513,8 @@ pub(crate) fn disturb(dice: &mut Dice, facts: &mut InterfaceFacts, lags: bool) {
     disturb!(network_card, "network-card");
     disturb!(ipv4_addresses, "local-ipv4s");
     disturb!(ipv6_addresses, "ipv6s");
+    disturb!(ipv4_prefixes, "ipv4-prefix");
+    disturb!(ipv6_prefixes, "ipv6-prefix");
     disturb!(ipv4_subnet, "subnet-ipv4-cidr-block");
     disturb!(ipv6_subnets, "subnet-ipv6-cidr-blocks");
     if lags && dice.chance(20) {

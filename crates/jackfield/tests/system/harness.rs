@@ -283,8 +283,17 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
+        Self::in_subnets(Lab::subnet)
+    }
+
+    /// As [`Stage::new`], without IPv4.
+    pub(crate) fn ipv6_only() -> Self {
+        Self::in_subnets(Lab::ipv6_subnet)
+    }
+
+    fn in_subnets(subnet: fn(&Lab, u8) -> Subnet) -> Self {
         let lab = Lab::start().expect("these tests need the right to make namespaces");
-        let subnets: Vec<Subnet> = (1..=3).map(|n| lab.subnet(n)).collect();
+        let subnets: Vec<Subnet> = (1..=3).map(|n| subnet(&lab, n)).collect();
         let a = lab.instance("a", &subnets[0]).unwrap();
         Stage { lab, a, subnets }
     }

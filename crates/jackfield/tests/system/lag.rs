@@ -28,7 +28,7 @@ fn allowed(stage: &Stage, name: &str, table: u32, interface: &CloudInterface) ->
 }
 
 /// Gives the instance's primary the key that types of several network cards have.
-fn several_cards(stage: &Stage) {
+pub(crate) fn several_cards(stage: &Stage) {
     let primary = stage.a.primary().mac;
     let card = ("network-card".to_owned(), "0".to_owned());
     stage.lab.cloud().edit(primary, |record| record.literal.extend([card])).unwrap();

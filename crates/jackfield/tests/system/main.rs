@@ -3,16 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod cards;
 mod demo;
 mod documents;
 mod faults;
 mod gone;
 mod harness;
+mod ipv6;
 mod kernel_state;
 mod killed;
 mod lag;
 mod matrix;
 mod plug;
+mod prefixes;
 mod races;
 mod rest;
 mod storm;

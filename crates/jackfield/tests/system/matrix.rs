@@ -21,19 +21,25 @@ const ENOUGH: usize = 8;
 const BEHIND_A_SECONDARY: &str = "behind the static route through a secondary";
 
 /// Who talks with the interfaces' addresses.
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     name: &'a str,
     host: &'a Host,
-    /// Its address of each family.
-    addresses: [IpAddr; 2],
+    /// Its addresses: one of each family that it has.
+    addresses: Vec<IpAddr>,
     /// Whether it binds that address, or leaves the choice to its kernel.
     bound: bool,
 }
 
 impl<'a> Client<'a> {
-    fn new(name: &'a str, host: &'a Host, addresses: &[IpAddr]) -> Self {
-        let of = |ipv4: bool| *addresses.iter().find(|ip| ip.is_ipv4() == ipv4).unwrap();
-        Client { name, host, addresses: [of(true), of(false)], bound: true }
+    pub(crate) fn new(name: &'a str, host: &'a Host, addresses: &[IpAddr]) -> Self {
+        let of = |ipv4: bool| addresses.iter().copied().find(|ip| ip.is_ipv4() == ipv4);
+        let addresses = [of(true), of(false)].into_iter().flatten().collect();
+        Client { name, host, addresses, bound: true }
+    }
+
+    /// Answers at its addresses.
+    pub(crate) fn echo(&self) -> Echo {
+        Echo::start(self.host, &self.addresses).unwrap()
     }
 
     fn unbound(name: &'a str, host: &'a Host, addresses: &[IpAddr]) -> Self {
@@ -41,11 +47,11 @@ impl<'a> Client<'a> {
     }
 
     fn address(&self, like: IpAddr) -> IpAddr {
-        self.addresses[usize::from(like.is_ipv6())]
+        *self.addresses.iter().find(|ip| ip.is_ipv4() == like.is_ipv4()).unwrap()
     }
 
     /// Both directions and transports between this client and an address of ours; what failed.
-    fn meet(&self, us: &Host, ours: IpAddr) -> Vec<String> {
+    pub(crate) fn meet(&self, us: &Host, ours: IpAddr) -> Vec<String> {
         let theirs = self.address(ours);
         let mut failed = Vec::new();
         for transport in Transport::ALL {
@@ -92,6 +98,14 @@ fn beyond_a_veth(host: &Host) -> Host {
          ip -6 route add fd89::/64 via fd99::2 dev admin0",
     );
     far
+}
+
+/// Sets the reverse path filter of every device.
+pub(crate) fn filter_reverse_paths(host: &Host, filter: &str) {
+    let links = host.links().unwrap().into_iter().map(|link| link.name);
+    for name in links.chain(["all", "default"].map(str::to_owned)) {
+        host.set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), filter).unwrap();
+    }
 }
 
 /// Plugs four interfaces with so many addresses each: two in one subnet, one in the primary's, one
@@ -173,25 +187,19 @@ fn everybody_meets_every_address(count: u32) {
             &ips(["10.89.0.2", "fd89::2"]),
         ),
     ];
-    let answering: Vec<Echo> = clients
-        .iter()
-        .filter(|client| client.bound)
-        .map(|client| Echo::start(client.host, &client.addresses).unwrap())
-        .collect();
+    let answering: Vec<Echo> =
+        clients.iter().filter(|client| client.bound).map(Client::echo).collect();
 
     let mut failed = Vec::new();
     let mut pairs = 0;
     let began = Instant::now();
     for filter in ["0", "1", "2"] {
-        let links = a.links().unwrap().into_iter().map(|link| link.name);
-        for name in links.chain(["all", "default"].map(str::to_owned)) {
-            a.set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), filter).unwrap();
-        }
+        filter_reverse_paths(a, filter);
         for (number, interface) in interfaces.iter().enumerate() {
             let other = &interfaces[(number + 1) % interfaces.len()];
             let other = Client::new("the host by another secondary's address", a, &other.addresses);
             let echo: Vec<IpAddr> =
-                interface.addresses.iter().copied().chain(other.addresses).collect();
+                interface.addresses.iter().chain(&other.addresses).copied().collect();
             let _echo = Echo::start(a, &echo).unwrap();
             let clients: Vec<&Client<'_>> = clients
                 .iter()
