@@ -7,6 +7,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use jackfield_hostnet::{Change, Desired, Device, Edit, MAIN, Memory, OURS, Plan, Role, Scope};
 use jackfield_kernel::{Family, Route, RouteKind, RuleAction};
 use jackfield_metadata::Listing;
@@ -351,6 +352,7 @@ proptest! {
                 about.routes.retain(|route| route.uses(one));
                 about.settings.retain(|(of, _), _| *of == one);
                 about.rules.clear();
+                about.retain_marks(|interface| interface == one);
                 about.lines()
             };
             let difference = difference(&about(&before), &about(&scene.kernel));
@@ -377,6 +379,7 @@ proptest! {
             left.rules.retain(|rule| table.is_none_or(|t| rule.action != RuleAction::Table(t)));
             left.settings.retain(|(of, _), _| *of != one);
             left.links.retain(|link| link.index != one);
+            left.retain_marks(|interface| interface != one);
             left
         };
         let (mut was, mut is) = (left(&settled.kernel), left(&scene.kernel));
@@ -432,6 +435,7 @@ fn is_ours_to_make(change: &Change, scene: &Scene) -> bool {
         Edit::AddAddress(address) => address.protocol == OURS,
         Edit::AddRoute(route) => route.protocol == OURS,
         Edit::AddRule(rule) => rule.protocol == OURS,
+        Edit::Marks { .. } => change.interface.is_none(),
         Edit::Up { .. }
         | Edit::Mtu { .. }
         | Edit::Group { .. }
@@ -480,6 +484,7 @@ fn foreign(kernel: &Kernel, plan: &Plan, end: &Kernel) -> Vec<String> {
             })
     });
     foreign.rules.retain(|rule| rule.protocol != OURS);
+    foreign.forwarding.marks = None;
     foreign.lines()
 }
 

@@ -17,7 +17,10 @@ impl<'a> Walk<'a> {
     /// Of everybody's rules, in the kernel's order.
     pub(crate) fn new(present: &'a [Rule]) -> Self {
         let mut rules: BTreeMap<(Family, u32), Vec<&Rule>> = BTreeMap::new();
-        for rule in present.iter().filter(|rule| rule.protocol == OURS && !rule.selects_further) {
+        // Marks are for forwarded packets.
+        let asked =
+            |rule: &&Rule| rule.protocol == OURS && rule.mark.is_none() && !rule.selects_further;
+        for rule in present.iter().filter(asked) {
             rules.entry((rule.family, rule.priority)).or_default().push(rule);
         }
         Walk { rules }
