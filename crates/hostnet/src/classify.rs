@@ -18,7 +18,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jackfield_kernel::{Family, Rule, RuleAction};
 
-use crate::snapshot::OURS;
 use prefix::Prefix;
 use separate::{Entry, Selector, separate};
 use tree::Range;

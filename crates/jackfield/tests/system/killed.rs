@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jackfield_kernel::CHUNK;
 use jackfield_lab::emulator::MacAddr;
 use jackfield_lab::probe::{Transport, probe};
 use jackfield_lab::{Host, Lab, Plug, Process};
@@ -297,12 +298,30 @@ fn a_plug_of_so_many_addresses_that_they_are_not_sent_at_once_can_be_killed_in_b
     in_between(|| Plugged::new(120).killed_while_plugging(CHUNKS));
 }
 
+fn rules_of_a_plug(stage: &Stage) -> usize {
+    let plan = jackfield(&stage.a, &["plan", "eth1"]);
+    String::from_utf8(plan.stdout).unwrap().matches("+ rule").count()
+}
+
 #[test]
 fn a_plug_that_is_killed_when_all_its_rules_are_there_and_no_journal_is_undone_by_an_unplug() {
     let mut stage = Stage::new();
     stage.subnets[1].ipv6.clear();
-    // With the rule that asks main they fill a chunk but for one message.
-    let attached = stage.attach(2, 1, 198);
+    let attached = stage.attach(2, 1, 2);
+    // Between any two of the others the primary has one, so that each has a rule of its own.
+    let mut addresses = attached.addresses.clone();
+    while rules_of_a_plug(&stage) < CHUNK {
+        for (at, ip) in stage.lab.new_addresses(&stage.subnets[1]).into_iter().enumerate() {
+            assert_eq!(at, 0, "IPv4 only");
+            if addresses.len() % 2 == 0 {
+                stage.lab.add_address(attached.mac, ip).unwrap();
+            } else {
+                shell(&stage.a, &format!("ip address add {ip}/32 dev eth0 noprefixroute"));
+            }
+            addresses.push(ip);
+        }
+    }
+    assert_eq!(rules_of_a_plug(&stage), CHUNK, "what comes next is the journal");
     let plugged = Plugged::with(stage, attached);
     in_between(|| plugged.killed_while_plugging(CHUNKS));
 }
@@ -345,6 +364,19 @@ impl Changes {
         let (one, two) = (stage.attach(2, 1, addresses), stage.attach(2, 2, addresses));
         succeed(&stage.a, &["scan"]);
         Changes { stage, one, two }
+    }
+
+    /// As many more of each, by turns, so that each address has a rule of its own.
+    fn interleaved(addresses: u32) -> Self {
+        let changes = Changes::new(1);
+        let Changes { stage, one, two } = &changes;
+        for mac in (0..addresses).flat_map(|_| [one.mac, two.mac]) {
+            for ip in stage.lab.new_addresses(&stage.subnets[1]) {
+                stage.lab.add_address(mac, ip).unwrap();
+            }
+        }
+        changes.scan();
+        changes
     }
 
     fn scan(&self) {
@@ -479,7 +511,7 @@ fn a_scan_that_is_killed_anywhere_after_an_interface_was_deleted_is_finished_by_
 
 #[test]
 fn a_scan_after_an_interface_with_many_addresses_was_deleted_can_be_killed_in_between() {
-    in_between(|| Changes::new(120).interface_deleted(CHUNKS));
+    in_between(|| Changes::interleaved(120).interface_deleted(CHUNKS));
 }
 
 /// Starts the agent so that it is killed when it is about to make its `nth` system call of these.
