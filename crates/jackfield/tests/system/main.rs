@@ -15,6 +15,7 @@ mod matrix;
 mod plug;
 mod races;
 mod rest;
+mod shared_rules;
 mod storm;
 mod udev;
 mod untouched;
