@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
@@ -394,8 +395,10 @@ impl Agent {
                         (news.remove(&link.index).is_some() || candidate || known, true)
                     }
                 }
+                // One of another device may lie among those for which a rule of ours stands.
                 Subject::Address(address) => (
-                    address.protocol == OURS || candidates.contains(&address.interface),
+                    !is_link_local(address.address.addr())
+                        || candidates.contains(&address.interface),
                     !news.contains_key(&address.interface),
                 ),
                 Subject::Route(route) => {
@@ -791,5 +794,13 @@ fn notify(states: &[NotifyState<'_>]) {
     // Not under systemd: nobody to tell.
     if let Err(error) = sd_notify::notify(states) {
         debug!("cannot notify the service manager: {error}");
+    }
+}
+
+/// Addresses that every device has for itself.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }

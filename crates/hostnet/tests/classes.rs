@@ -162,8 +162,12 @@ fn largest(family: Family, interleaved: bool, prefixes: u64) -> Shape {
     Shape { family, subnets: 6, tables: 80, count: 8_000, interleaved, prefixes }
 }
 
-const MOST_VISITED: usize = 1;
-const MOST_CHANGES: usize = 1;
+/// Five blocks of a dozen rules; more only where addresses that are numbered from 1 and random ones
+/// share a subnet, as of IPv6.
+const MOST_VISITED: [usize; 2] = [40, 60];
+/// The blocks on the way to it, old and new, where one becomes larger than it may be; mostly one
+/// rule or none.
+const MOST_CHANGES: usize = 120;
 
 #[test]
 fn of_8000_sources_few_rules_are_visited_and_one_more_changes_few() {
@@ -173,13 +177,13 @@ fn of_8000_sources_few_rules_are_visited_and_one_more_changes_few() {
             let shape = largest(family, interleaved, prefixes);
             let mut sources = Sources::draw(&mut numbers, shape);
             let mut rules = Vec::new();
-            let from_nothing = sources.apply(&mut rules);
+            assert!(sources.apply(&mut rules) < 12_000);
             let (wrong, most) = sources.judge(&rules, &mut numbers);
             assert_eq!(wrong, Vec::<String>::new());
             let mut changes = Vec::new();
-            for round in 0..40 {
+            for round in 0..20 {
                 if round % 2 == 0 {
-                    let one = Shape { count: usize::MAX, interleaved: true, ..shape };
+                    let one = Shape { count: usize::MAX, interleaved: true, prefixes: 0, ..shape };
                     sources.add(&mut numbers, one);
                 } else {
                     let at = numbers.below(sources.addresses.len() as u64) as usize;
@@ -190,12 +194,11 @@ fn of_8000_sources_few_rules_are_visited_and_one_more_changes_few() {
             }
             let (wrong, most_later) = sources.judge(&rules, &mut numbers);
             assert_eq!(wrong, Vec::<String>::new());
-            eprintln!(
-                "{shape:?}: {from_nothing} rules, {most} then {most_later} visited at most, changes {changes:?}"
-            );
             assert!(rules.iter().all(|rule| rule.protocol == OURS));
-            assert!(most.max(most_later) <= MOST_VISITED, "{most} {most_later}");
+            assert!(most.max(most_later) <= MOST_VISITED[number], "{most} {most_later}");
             assert!(changes.iter().all(|count| *count <= MOST_CHANGES), "{changes:?}");
+            changes.sort();
+            assert!(changes[changes.len() / 2] <= 2, "{changes:?}");
         }
     }
 }

@@ -73,15 +73,21 @@ impl Sources {
         sources
     }
 
+    /// How long prefixes are; longer ones, which a cloud does not give, may lie within others.
+    fn lengths(&self) -> &'static [u8] {
+        match self.family {
+            Family::V4 => &[26, 28],
+            Family::V6 => &[80, 96],
+        }
+    }
+
     /// One or some more.
     pub(crate) fn add(&mut self, numbers: &mut Numbers, shape: Shape) {
         let table = 10_001 + u32::try_from(numbers.below(shape.tables)).unwrap();
         let subnet = self.tables[&table];
         if numbers.below(100) < shape.prefixes {
-            let length = match shape.family {
-                Family::V4 => 28,
-                Family::V6 => [80, 80, 80, 96][numbers.below(4) as usize],
-            };
+            let lengths = self.lengths();
+            let length = lengths[numbers.below(lengths.len() as u64) as usize];
             let net = IpNet::new(address(numbers, subnet), length).unwrap().trunc();
             self.prefixes.insert(net, table);
             return;
@@ -117,8 +123,9 @@ impl Sources {
 
     /// Where packets from there go: the oracle.
     pub(crate) fn owner(&self, ip: IpAddr) -> Option<u32> {
-        let around = self.prefixes.iter().filter(|(net, _)| net.contains(&ip));
-        let around = around.max_by_key(|(net, _)| net.prefix_len()).map(|(_, table)| *table);
+        let lengths = self.lengths().iter().rev();
+        let nets = lengths.map(|length| IpNet::new(ip, *length).unwrap().trunc());
+        let around = nets.filter_map(|net| self.prefixes.get(&net)).next().copied();
         self.addresses.get(&ip).copied().flatten().or(around)
     }
 

@@ -98,18 +98,34 @@ impl KernelState {
         problems.collect()
     }
 
+    /// The table to which our rules lead packets from this address, and the rule's priority.
+    fn leads(&self, ip: IpAddr) -> Option<(u32, u32)> {
+        let mut ours: Vec<&Rule> =
+            self.our_rules().filter(|rule| rule.family == Family::of(ip)).collect();
+        ours.sort_by_key(|rule| rule.priority);
+        let mut at = 0;
+        while let Some(rule) = ours.get(at) {
+            at += 1;
+            match rule.action {
+                _ if rule.source.is_some_and(|source| !source.contains(&ip)) => {}
+                RuleAction::Table(254) => {}
+                RuleAction::Table(table) => return Some((table, rule.priority)),
+                RuleAction::Goto(to) => {
+                    at = ours.iter().position(|rule| rule.priority == to).unwrap_or(at);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
     fn wrong_path(&self, ip: IpAddr) -> Option<&'static str> {
         let family = Family::of(ip);
-        let by_source = |rule: &&Rule| {
-            let source = rule.source.is_some_and(|source| source.contains(&ip));
-            source && rule.protocol == OURS && rule.family == family
-        };
-        let first = self.rules.iter().filter(by_source).min_by_key(|rule| rule.priority);
-        let Some(Rule { action: RuleAction::Table(table), priority, .. }) = first else {
+        let Some((table, priority)) = self.leads(ip) else {
             return Some("there is no rule for it as a source");
         };
         let everything =
-            |route: &&Route| route.table == *table && route.destination == family.everything();
+            |route: &&Route| route.table == table && route.destination == family.everything();
         if self.routes.iter().find(everything).is_none() {
             return Some("its table neither routes nor refuses everything");
         }
@@ -118,13 +134,13 @@ impl KernelState {
             rule.suppress_group == Some(primary.group)
                 && rule.suppress_prefix_length == Some(0)
                 && rule.family == family
-                && rule.priority < *priority
+                && rule.priority < priority
         };
         // Without that rule main is not asked at all: harmless, if not what is wanted.
         let asks_main = |rule: &&Rule| {
             rule.action == RuleAction::Table(254)
                 && rule.family == family
-                && rule.priority < *priority
+                && rule.priority < priority
                 && !before_main(rule)
         };
         if self.rules.iter().any(|rule| asks_main(&rule)) {

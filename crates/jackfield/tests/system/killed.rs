@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jackfield_kernel::CHUNK;
 use jackfield_lab::emulator::MacAddr;
 use jackfield_lab::probe::{Transport, probe};
 use jackfield_lab::{Host, Lab, Plug, Process};
@@ -297,12 +298,29 @@ fn a_plug_of_so_many_addresses_that_they_are_not_sent_at_once_can_be_killed_in_b
     in_between(|| Plugged::new(120).killed_while_plugging(CHUNKS));
 }
 
+fn rules_of_a_plug(stage: &Stage) -> usize {
+    let plan = jackfield(&stage.a, &["plan", "eth1"]);
+    String::from_utf8(plan.stdout).unwrap().matches("+ rule").count()
+}
+
 #[test]
 fn a_plug_that_is_killed_when_all_its_rules_are_there_and_no_journal_is_undone_by_an_unplug() {
-    let mut stage = Stage::new();
-    stage.subnets[1].ipv6.clear();
-    // With the rule that asks main they fill a chunk but for one message.
-    let attached = stage.attach(2, 1, 198);
+    let stage = Stage::new();
+    let attached = stage.attach(2, 1, 2);
+    // Between any two of the others the primary has one, so that each has a rule of its own.
+    let subnet = &stage.subnets[1];
+    let pairs = || stage.lab.new_addresses(subnet).into_iter().zip(stage.lab.new_addresses(subnet));
+    'full: for _ in 0..100 {
+        for (own, other) in pairs() {
+            stage.lab.add_address(attached.mac, own).unwrap();
+            let length = if own.is_ipv4() { 32 } else { 128 };
+            shell(&stage.a, &format!("ip address add {other}/{length} dev eth0 noprefixroute"));
+            if rules_of_a_plug(&stage) >= CHUNK {
+                break 'full;
+            }
+        }
+    }
+    assert_eq!(rules_of_a_plug(&stage), CHUNK, "what comes next is the journal");
     let plugged = Plugged::with(stage, attached);
     in_between(|| plugged.killed_while_plugging(CHUNKS));
 }
@@ -345,6 +363,19 @@ impl Changes {
         let (one, two) = (stage.attach(2, 1, addresses), stage.attach(2, 2, addresses));
         succeed(&stage.a, &["scan"]);
         Changes { stage, one, two }
+    }
+
+    /// As many more of each, by turns, so that each address has a rule of its own.
+    fn interleaved(addresses: u32) -> Self {
+        let changes = Changes::new(1);
+        let Changes { stage, one, two } = &changes;
+        for mac in (0..addresses).flat_map(|_| [one.mac, two.mac]) {
+            for ip in stage.lab.new_addresses(&stage.subnets[1]) {
+                stage.lab.add_address(mac, ip).unwrap();
+            }
+        }
+        changes.scan();
+        changes
     }
 
     fn scan(&self) {
@@ -479,7 +510,7 @@ fn a_scan_that_is_killed_anywhere_after_an_interface_was_deleted_is_finished_by_
 
 #[test]
 fn a_scan_after_an_interface_with_many_addresses_was_deleted_can_be_killed_in_between() {
-    in_between(|| Changes::new(120).interface_deleted(CHUNKS));
+    in_between(|| Changes::interleaved(120).interface_deleted(CHUNKS));
 }
 
 /// Starts the agent so that it is killed when it is about to make its `nth` system call of these.

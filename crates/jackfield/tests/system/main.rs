@@ -19,6 +19,7 @@ mod plug;
 mod prefixes;
 mod races;
 mod rest;
+mod shared_rules;
 mod storm;
 mod udev;
 mod untouched;

@@ -137,7 +137,7 @@ fn is_allowed(subject: &Subject, allowed: &[Allowed]) -> bool {
                 };
                 allowed.iter().any(|own| own.table == table) && !allowed.iter().any(leads_wrong)
             }
-            (RuleAction::Goto(_), _) => true,
+            (RuleAction::Goto(_) | RuleAction::Nop, _) => true,
             _ => false,
         },
     }
