@@ -281,7 +281,7 @@ impl Schedule {
     /// When there is next something to ask.
     pub(crate) fn next(&self) -> Instant {
         let busy = self.is_busy();
-        let waits = |track: &&Track| !track.in_flight && !(busy && track.content);
+        let waits = |track: &&Track| !(track.in_flight || busy && track.content);
         let waiting = self.tracks.values().filter(waits);
         let next = waiting.filter_map(|track| {
             let next = track.next?;
