@@ -32,7 +32,7 @@ use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::desired::{Role, Scope};
 use crate::forwarding::Forwarding;
-use crate::machine::{Answer, Machine, View, ask};
+use crate::machine::{Answer, Machine, TOGETHER, View, ask_in_parts};
 use crate::plan::Plan;
 use crate::schedule::{Outcome, Round, Schedule};
 use crate::snapshot::{Candidate, MAIN, OURS, Snapshot, may_be_cloud_interface};
@@ -705,14 +705,18 @@ impl Agent {
         debug!("asking metadata: {round:?}");
         let deadline = Instant::now() + ROUND;
         match self.client.known_primary() {
-            Some(primary) if self.asking.is_none() && round.search.is_empty() => {
+            Some(primary)
+                if self.asking.is_none()
+                    && round.search.is_empty()
+                    && round.asks.len() <= TOGETHER =>
+            {
                 let conversation = self.client.begin(&round.asks, deadline);
                 self.asking = Some(Asking { conversation, round, primary });
                 self.carry_on();
             }
             _ => {
                 let (client, asked) = (Arc::clone(&self.client), round.clone());
-                self.leave(round, move || ask(&client, &asked.asks, &asked.search, deadline));
+                self.leave(round, move |tell| ask_in_parts(&client, &asked, ROUND, tell));
             }
         }
     }
@@ -734,20 +738,26 @@ impl Agent {
             // We hold the receiver.
             let _ = self.answers.0.send(Answered { answer: finish(), round });
         } else {
-            self.leave(round, finish);
+            let asked = round.clone();
+            self.leave(round, move |tell| tell(asked, finish()));
         }
     }
 
-    /// Leaves a round to a thread of its own.
-    fn leave(&mut self, round: Round, answer: impl FnOnce() -> Answer + Send + 'static) {
+    /// Leaves a round to a thread of its own, which tells what was answered, at once or in parts.
+    fn leave(
+        &mut self,
+        round: Round,
+        ask: impl FnOnce(&mut dyn FnMut(Round, Answer)) + Send + 'static,
+    ) {
         let sender = self.answers.0.clone();
         let wake = Arc::clone(&self.wake);
-        let asked = round.clone();
         let work = move || {
-            // The agent is gone where nobody receives.
-            if sender.send(Answered { answer: answer(), round: asked }).is_ok() {
-                let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
-            }
+            ask(&mut |round, answer| {
+                // The agent is gone where nobody receives.
+                if sender.send(Answered { answer, round }).is_ok() {
+                    let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
+                }
+            });
         };
         let thread =
             std::thread::Builder::new().name("metadata".to_owned()).stack_size(STACK).spawn(work);

@@ -2,7 +2,7 @@
 //! that [`agent`](crate::agent) repeats and [`once`](crate::once) makes once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jackfield_kernel::{Error as KernelError, Link, Rtnetlink};
 use jackfield_metadata::{Ask, Client, Error as MetadataError, Listing, MacAddr};
@@ -12,6 +12,7 @@ use crate::cloud::{Cloud, Memory};
 use crate::config::Config;
 use crate::desired::{Desired, Scope, desired};
 use crate::plan::{Plan, plan};
+use crate::schedule::Round;
 use crate::snapshot::{Snapshot, kernel_keeps_address_protocol};
 
 /// What one look at the machine shows, and what follows from it.
@@ -211,4 +212,44 @@ pub fn ask(
         answer.interfaces.extend(client.interfaces(&asks, deadline));
     }
     answer
+}
+
+/// So many interfaces are asked about together: what the client may send of requests is enough for
+/// them, and what is told of them is of use before all others were asked about.
+pub(crate) const TOGETHER: usize = 6;
+
+/// As [`ask`], a few interfaces at a time; each time is given so long, and what it told is told on.
+pub(crate) fn ask_in_parts(
+    client: &Client,
+    round: &Round,
+    patience: Duration,
+    mut tell: impl FnMut(Round, Answer),
+) {
+    let deadline = Instant::now() + patience;
+    let mut asks = round.asks.clone();
+    let mut search = round.search.clone();
+    if search.len() > TOGETHER
+        && let Ok(listed) = client.listed(deadline)
+    {
+        let (found, strangers) = search.into_iter().partition(|mac| listed.contains(mac));
+        let found: Vec<MacAddr> = found;
+        asks.extend(found.into_iter().map(|mac| (mac, Ask::Everything)));
+        search = strangers;
+        if !search.is_empty() {
+            let not_listed = search.iter().map(|mac| (*mac, Ok(Listing::NotListed))).collect();
+            let answer = Answer { primary: None, interfaces: not_listed };
+            tell(Round { asks: Vec::new(), search: std::mem::take(&mut search) }, answer);
+        }
+        if asks.is_empty() {
+            return;
+        }
+    }
+    let mut parts = asks.chunks(TOGETHER);
+    let first = parts.next().unwrap_or_default();
+    let answer = ask(client, first, &search, deadline);
+    tell(Round { asks: first.to_vec(), search }, answer);
+    for part in parts {
+        let answer = ask(client, part, &[], Instant::now() + patience);
+        tell(Round { asks: part.to_vec(), search: Vec::new() }, answer);
+    }
 }

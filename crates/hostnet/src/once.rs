@@ -16,6 +16,11 @@ use crate::snapshot::Snapshot;
 
 /// How long one round of requests may take where there is time for several.
 const ROUND: Duration = Duration::from_secs(3);
+/// …and longer where there are many interfaces: the client may not send more in this time than what
+/// one of them takes.
+const EACH: Duration = Duration::from_millis(250);
+/// More interfaces than any instance has.
+const MANY: u32 = 100;
 /// Between two tries while metadata lags.
 const PAUSE: Duration = Duration::from_millis(400);
 /// How many passes a change gets to take effect.
@@ -212,7 +217,9 @@ impl Session {
         let events = DeviceEvents::open()?;
         let mut report = Report::default();
         loop {
-            let round = deadline.min(Instant::now() + ROUND);
+            let devices = u32::try_from(self.machine.look()?.0.candidates().count());
+            let patience = ROUND.max(EACH * devices.map_or(MANY, |devices| devices.min(MANY)));
+            let round = deadline.min(Instant::now() + patience);
             let heard = self.crawl(round)?;
             let view = self.view(scope)?;
             report.changes.extend(self.make(&view.plan)?);

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use jackfield_metadata::{Ask, MacAddr};
 
+use crate::machine::TOGETHER;
+
 /// A device of which metadata knows nothing may be no cloud interface at all: asking about such
 /// devices costs at most one listing a second, however many of them come and go.
 const FRUITLESS: Duration = Duration::from_secs(1);
@@ -167,6 +169,13 @@ impl Schedule {
         self.tracks.get(&mac).is_some_and(|track| track.content)
     }
 
+    /// Many interfaces are being asked about of which not everything is known. What is complete
+    /// waits meanwhile: the client may send only so much, and theirs is more urgent.
+    fn is_busy(&self) -> bool {
+        let urgent = self.tracks.values().filter(|track| track.in_flight && !track.content);
+        urgent.count() > TOGETHER
+    }
+
     /// What is to be asked now, if anything. It counts as asked.
     pub(crate) fn due(&mut self, now: Instant, jitter: &mut impl FnMut() -> f64) -> Option<Round> {
         let refresh = now >= self.next_refresh;
@@ -176,10 +185,15 @@ impl Schedule {
             self.next_refresh = now + self.refresh.mul_f64(factor);
         }
         let mut round = Round::default();
+        let busy = self.is_busy();
         let may_search = self.next_search().is_none_or(|at| now >= at);
         for (mac, track) in &mut self.tracks {
             let due = refresh || track.next.is_some_and(|next| now >= next);
             if !due || track.in_flight || (!track.listed && !may_search) {
+                continue;
+            }
+            if busy && track.content {
+                track.next = Some(now);
                 continue;
             }
             track.in_flight = true;
@@ -266,7 +280,9 @@ impl Schedule {
 
     /// When there is next something to ask.
     pub(crate) fn next(&self) -> Instant {
-        let waiting = self.tracks.values().filter(|track| !track.in_flight);
+        let busy = self.is_busy();
+        let waits = |track: &&Track| !(track.in_flight || busy && track.content);
+        let waiting = self.tracks.values().filter(waits);
         let next = waiting.filter_map(|track| {
             let next = track.next?;
             let search = self.next_search().filter(|_| !track.listed);

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use jackfield_hostnet::{Memory, OURS, Slot, Snapshot};
-use jackfield_kernel::{Address, AddressFlags};
+use jackfield_hostnet::{MAIN, Memory, OURS, Slot, Snapshot};
+use jackfield_kernel::{Address, AddressFlags, Route};
 use jackfield_metadata::{InterfaceFacts, Known, Listing, MacAddr, Problem};
 use world::kernel::{Kernel, link};
 
@@ -272,4 +272,65 @@ fn after_a_restart_our_addresses_are_held_until_their_list_was_read_three_times(
     }
     host.told(60, &listed);
     assert_eq!(host.addresses(2), ips(&["10.0.0.20"]));
+}
+
+fn prefixes(host: &Host, number: u8) -> Vec<String> {
+    let interface = &host.memory.cloud().interfaces[&mac(number)];
+    interface.prefixes.iter().map(ToString::to_string).collect()
+}
+
+/// Complete facts of an interface that has this prefix.
+fn delegated(number: u8, prefix: &str) -> InterfaceFacts {
+    let prefixes = Known::Value(vec![prefix.parse().unwrap()]);
+    let own = format!("10.0.0.{}0", number);
+    InterfaceFacts { ipv4_prefixes: prefixes, ..facts(number, number.into(), &[&own]) }
+}
+
+#[test]
+fn a_prefix_goes_after_three_absences_and_none_while_it_cannot_be_read() {
+    let mut host = Host::new();
+    let prefix = "10.0.0.64/28";
+    host.told(0, &delegated(2, prefix));
+    let unread = InterfaceFacts { ipv4_prefixes: Known::Unknown, ..facts(2, 2, &["10.0.0.20"]) };
+    for seconds in [0, 40, 80, 120] {
+        host.told(seconds, &unread);
+        assert_eq!(prefixes(&host, 2), [prefix]);
+    }
+    // The key is absent where there is none.
+    let without = facts(2, 2, &["10.0.0.20"]);
+    for seconds in [121, 130, 151, 180] {
+        host.told(seconds, &without);
+        assert_eq!(prefixes(&host, 2), [prefix], "after {seconds} s");
+    }
+    host.told(181, &without);
+    assert_eq!(prefixes(&host, 2), [""; 0]);
+    assert_eq!(host.addresses(2), ips(&["10.0.0.20"]));
+}
+
+#[test]
+fn a_prefix_moves_when_it_is_listed_elsewhere_and_no_longer_here() {
+    let mut host = Host::new();
+    let prefix = "10.0.0.64/28";
+    host.told(0, &delegated(2, prefix));
+    host.told(1, &delegated(3, prefix));
+    assert_eq!(prefixes(&host, 2), [prefix], "it was not asked about since");
+    host.told(1, &facts(2, 2, &["10.0.0.20"]));
+    assert_eq!((prefixes(&host, 2), prefixes(&host, 3)), (vec![], vec![prefix.to_owned()]));
+}
+
+#[test]
+fn after_a_restart_prefixes_that_have_a_route_are_held() {
+    let mut host = Host::new();
+    let prefix = "10.0.0.64/28";
+    host.snapshot.routes.push(Route {
+        protocol: OURS,
+        metric: (1 << 31) + 3,
+        ..Route::unreachable(prefix.parse().unwrap(), MAIN)
+    });
+    host.memory = Memory::new();
+    host.memory.see(&host.snapshot);
+    host.memory.learn_primary(mac(1));
+    host.told(0, &facts(2, 1, &["10.0.0.20"]));
+    host.told(0, &facts(3, 2, &["10.0.0.30"]));
+    assert_eq!((prefixes(&host, 2), prefixes(&host, 3)), (vec![prefix.to_owned()], vec![]));
 }

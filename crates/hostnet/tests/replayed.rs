@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use jackfield_hostnet::config::AgentConfig;
 use jackfield_hostnet::{
-    Cloud, MAIN, Memory, OURS, Plan, Scope, Snapshot, apply, desired, marker_table, plan,
+    Cloud, Memory, OURS, Plan, Scope, Snapshot, apply, desired, marker_table, plan,
 };
 use jackfield_kernel::{
     Family, Link, LinkChange, Namespace, Request, Route, RouteFilter, RouteKind, Rtnetlink,
@@ -131,7 +131,7 @@ impl Real {
         all.routes.clear();
         for family in Family::BOTH {
             let list = Route::list(&mut self.kernel, family, RouteFilter::default()).unwrap();
-            all.routes.extend(list.into_iter().filter(|route| route.table != 255));
+            all.routes.extend(list.into_iter().filter(|is| is.table != 255 || is.protocol == OURS));
         }
         lines(&all)
     }
@@ -291,14 +291,17 @@ fn take_off_the_primary(twins: &mut Twins) {
     let own: Vec<_> = twins.scene.kernel.addresses.iter().filter(ours).cloned().collect();
     let markers = marker_table(&twins.scene.config.agent);
     let of_primary = |route: &&Route| {
-        route.table == markers && route.metric == PRIMARY && route.kind == RouteKind::Blackhole
+        let marker = route.table == markers && route.kind == RouteKind::Blackhole;
+        // Or of a delegated prefix.
+        (marker && route.metric == PRIMARY)
+            || (route.protocol == OURS && route.metric == (1 << 31) + PRIMARY)
     };
     let routes: Vec<_> = twins.scene.kernel.routes.iter().filter(of_primary).cloned().collect();
     for address in own {
         send(&mut twins.real.kernel, "take off", address.remove());
     }
     for route in routes {
-        assert_ne!(route.table, MAIN);
+        assert!(!route.uses(PRIMARY), "{route:?}");
         send(&mut twins.real.kernel, "take off", route.remove());
     }
 }

@@ -215,7 +215,7 @@ impl Places {
 
     fn take(&mut self, block: &mut Block, priority: u32) {
         let (start, end) = self.room(block.rank);
-        let aligned = (start..end).contains(&priority) && (priority - start) % STEP == 0;
+        let aligned = (start..end).contains(&priority) && (priority - start).is_multiple_of(STEP);
         // What it is around may be asked before what is new; so it is always the same.
         let around = block.around.map(|entry| said_by(&entry));
         let around: BTreeSet<Said> = around.into_iter().collect();

@@ -52,6 +52,20 @@ fn a_host_without_ipv4_is_configured_by_the_ipv6_address_of_the_metadata_service
     agent.stop();
 }
 
+/// As DHCP gives one in a subnet without IPv4: it leads nowhere, and nobody says so.
+#[test]
+fn a_link_local_ipv4_address_does_not_keep_metadata_from_being_asked_by_ipv6() {
+    let stage = Stage::ipv6_only();
+    shell(&stage.a, "ip address add 169.254.10.2/16 dev eth0");
+    let agent = Agent::start(&stage.a);
+    for device in [1, 2] {
+        let interface = stage.attach(2, device, 1);
+        configured_within(&stage.a, &interface, PATIENCE);
+        answers_within(stage.lab.remote(), &stage.a, &interface.addresses, PATIENCE);
+    }
+    agent.stop();
+}
+
 #[test]
 fn the_commands_work_on_a_host_without_ipv4() {
     let stage = Stage::ipv6_only();

@@ -234,6 +234,9 @@ impl Plugged {
     fn new(addresses: u32) -> Self {
         let stage = Stage::new();
         let attached = stage.attach(2, 1, addresses);
+        for prefix in ["10.0.2.240/28", "2001:db8:0:2:9::/80"] {
+            stage.lab.add_prefix(attached.mac, prefix.parse().unwrap()).unwrap();
+        }
         Self::with(stage, attached)
     }
 
