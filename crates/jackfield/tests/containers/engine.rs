@@ -44,6 +44,11 @@ impl Kind {
         let _ = writeln!(std::io::stderr(), "NOT TESTED: {why}");
         false
     }
+
+    /// By the host's address and the published port: not in networks of netavark 1.4.
+    pub(crate) fn lets_a_container_reach_itself(self) -> bool {
+        self != Kind::Podman { network: "netavark" }
+    }
 }
 
 /// Everything of the engine's is below this directory, which goes with its enclosure.
@@ -98,6 +103,10 @@ impl<'a> Engine<'a> {
         import.args(["import", "-", NAME]).stdin(Stdio::from(image()));
         succeeded(&mut import);
         engine
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Runs the container, its port published by TCP and UDP, on all addresses.
