@@ -1,7 +1,7 @@
 /* All that is in a container of these tests.
  *
  *   answer                      sends back what it is sent, by TCP and UDP, on port 7
- *   answer tcp|udp ADDRESS      asks such a one from here; exit status 0 where it answered
+ *   answer tcp|udp ADDRESS...   asks such ones from here; exit status 0 where all answered
  */
 #include <arpa/inet.h>
 #include <poll.h>
@@ -17,8 +17,12 @@ enum { PORT = 7, SECONDS = 5 };
 
 static char buffer[65536];
 
+/* Whom it asks. */
+static const char *address = "";
+
 static void fail(const char *what)
 {
+	fprintf(stderr, "%s ", address);
 	perror(what);
 	exit(1);
 }
@@ -77,7 +81,7 @@ static void answer(void)
 	fail("poll");
 }
 
-static int ask(int type, const char *address)
+static void ask(int type)
 {
 	static const char question[] = "is this line plugged in?";
 	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(PORT) };
@@ -88,7 +92,7 @@ static int ask(int type, const char *address)
 	ssize_t length;
 
 	if (!is_v6 && inet_pton(AF_INET, address, &v4.sin_addr) != 1)
-		return 2;
+		fail("inet_pton");
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
 	if (is_v6 ? connect(fd, (struct sockaddr *)&v6, sizeof v6)
@@ -97,9 +101,9 @@ static int ask(int type, const char *address)
 	if (write(fd, question, sizeof question) != sizeof question)
 		fail("write");
 	length = recv(fd, buffer, sizeof question, MSG_WAITALL);
-	if (length < 0)
+	if (length != sizeof question || memcmp(buffer, question, sizeof question) != 0)
 		fail("recv");
-	return length != sizeof question || memcmp(buffer, question, sizeof question) != 0;
+	close(fd);
 }
 
 int main(int count, char **arguments)
@@ -107,7 +111,11 @@ int main(int count, char **arguments)
 	signal(SIGTERM, stop);
 	signal(SIGINT, stop);
 	signal(SIGCHLD, SIG_IGN);
-	if (count == 3)
-		return ask(strcmp(arguments[1], "udp") ? SOCK_STREAM : SOCK_DGRAM, arguments[2]);
-	answer();
+	if (count == 1)
+		answer();
+	for (int next = 2; next < count; next++) {
+		address = arguments[next];
+		ask(strcmp(arguments[1], "udp") ? SOCK_STREAM : SOCK_DGRAM);
+	}
+	return 0;
 }

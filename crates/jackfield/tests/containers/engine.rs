@@ -149,17 +149,17 @@ impl<'a> Engine<'a> {
         self.wait_for_container();
     }
 
-    /// The container asks somebody by a connection of its own.
-    pub(crate) fn asks(&self, to: IpAddr, transport: Transport) -> Result<(), String> {
+    /// The container asks these by connections of its own, one after another.
+    pub(crate) fn asks(&self, all: &[IpAddr], transport: Transport) -> Result<(), String> {
         let transport = match transport {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",
         };
         let mut command = self.command();
-        command.args(["exec", NAME, "/answer", transport, &to.to_string()]);
+        command.args(["exec", NAME, "/answer", transport]).args(all.iter().map(IpAddr::to_string));
         let output = command.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        let failed = || format!("{to} by {transport}: {}: {}", output.status, errors.trim());
+        let failed = || format!("by {transport}: {}: {}", output.status, errors.trim());
         output.status.success().then_some(()).ok_or_else(failed)
     }
 
@@ -196,8 +196,8 @@ impl<'a> Engine<'a> {
     }
 
     fn wait_for_container(&self) {
-        let itself = IpAddr::from([127, 0, 0, 1]);
-        eventually("the container runs", PATIENCE, || self.asks(itself, Transport::Tcp).is_ok());
+        let itself = [IpAddr::from([127, 0, 0, 1])];
+        eventually("the container runs", PATIENCE, || self.asks(&itself, Transport::Tcp).is_ok());
     }
 }
 
