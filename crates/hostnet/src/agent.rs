@@ -16,7 +16,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use jackfield_kernel::{
-    DeviceEvents, Error as KernelError, Link, Monitor, Notification, Route, Subject, UdevEntries,
+    ConnectionMarks, DeviceEvents, Error as KernelError, Link, Monitor, NftablesMonitor,
+    Notification, Route, Subject, UdevEntries,
 };
 use jackfield_metadata::{Client, ClientOptions, Conversation, Listing, MacAddr, Progress};
 use log::{debug, info, warn};
@@ -114,6 +115,8 @@ struct Agent {
     events: DeviceEvents,
     /// udev's database, where there is one.
     entries: Option<UdevEntries>,
+    /// Changes of nf_tables, once packets are forwarded.
+    filters: Option<NftablesMonitor>,
     client: Arc<Client>,
     schedule: Schedule,
     /// The round that this thread carries on.
@@ -204,6 +207,7 @@ impl Agent {
             monitor: Monitor::open()?,
             events: DeviceEvents::open()?,
             entries: UdevEntries::open()?,
+            filters: None,
             machine: Machine::open(config)?,
             client: Arc::new(Client::new(options)),
             schedule: Schedule::new(now, refresh),
@@ -276,12 +280,14 @@ impl Agent {
         let timeout = Duration::from_millis(timeout.as_millis().saturating_add(1) as u64);
         let timeout = Timespec::try_from(timeout).ok();
         let interesting = PollFlags::IN;
-        // Without udev's database something else twice.
+        // Without udev's database, or where nothing is forwarded, something else twice.
         let entries = self.entries.as_ref().map_or(self.events.as_fd(), |entries| entries.as_fd());
+        let filters = self.filters.as_ref().map_or(self.events.as_fd(), |filters| filters.as_fd());
         let mut descriptors: Vec<PollFd<'_>> = [
             self.monitor.as_fd(),
             self.events.as_fd(),
             entries,
+            filters,
             self.wake.as_fd(),
             self.signals.as_fd(),
         ]
@@ -294,7 +300,7 @@ impl Agent {
             Err(error) => return Err(system("wait for events")(error)),
         }
         let mut ready = descriptors.iter().map(|fd| !fd.revents().is_empty());
-        let [monitor, events, entries, wake, signals] =
+        let [monitor, events, entries, filters, wake, signals] =
             std::array::from_fn(|_| ready.next().unwrap_or(false));
         let told = ready.any(|is| is);
         drop(descriptors);
@@ -307,6 +313,13 @@ impl Agent {
         }
         if events || entries {
             self.take_device_events()?;
+        }
+        if filters
+            && let Some(filters) = &mut self.filters
+            && filters.receive(ConnectionMarks::TABLE)?
+        {
+            debug!("look again: nf_tables changed");
+            self.look_afresh();
         }
         if wake {
             let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
@@ -389,6 +402,7 @@ impl Agent {
                     (relevant, hops.is_empty() || !of_news)
                 }
                 Subject::Rule(rule) => (rule.protocol == OURS, true),
+                Subject::Settings => (true, true),
             };
             if outdates {
                 *seen = None;
@@ -590,10 +604,19 @@ impl Agent {
     fn see(&mut self) -> Result<Snapshot, AgentError> {
         let news = std::mem::take(&mut self.news);
         self.meeting = None;
-        let (mut snapshot, changed) = match self.seen.take() {
+        let (mut snapshot, mut changed) = match self.seen.take() {
             Some(seen) => self.machine.look_at(news.into_values().collect(), seen)?,
             None => self.machine.look()?,
         };
+        if snapshot.forwarding.on && self.filters.is_none() {
+            self.filters = NftablesMonitor::open()?;
+            // What came before it listened.
+            if self.filters.is_some() {
+                let (again, more) = self.machine.look()?;
+                snapshot = again;
+                changed.extend(more);
+            }
+        }
         let now = Instant::now();
         self.candidates = snapshot.candidates().map(|candidate| candidate.link.index).collect();
         for mac in changed {

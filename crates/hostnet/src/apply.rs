@@ -1,7 +1,7 @@
 //! Makes the changes of a plan.
 
 use jackfield_kernel::sysctl::{self, Setting};
-use jackfield_kernel::{Error, Refusal, Request, Rtnetlink};
+use jackfield_kernel::{ConnectionMarks, Error, Nftables, Refusal, Request, Rtnetlink};
 
 use crate::change::{Change, Edit};
 use crate::journal::Journal;
@@ -25,7 +25,8 @@ pub struct Applied {
 /// round's work. But a device whose journal cannot be written is not changed, and a journal is kept
 /// until all that it tells is put back.
 ///
-/// Settings are files of the calling thread's network namespace, which must be the socket's.
+/// Settings are files of the calling thread's network namespace, and marks are written there, which
+/// must be the socket's.
 ///
 /// # Errors
 /// Where the conversation with the kernel fails.
@@ -58,9 +59,10 @@ struct Run<'p> {
 
 impl Run<'_> {
     fn goes_on_with(&self, change: &Change) -> bool {
+        // Marks are of no device: there is one change of them.
         let device_of_setting = |change: &Change| {
             let device = change.interface.as_ref().map(|interface| interface.index);
-            matches!(change.edit, Edit::Setting { .. }).then_some(device)
+            change.request().is_none().then_some(device)
         };
         self.changes.last().is_none_or(|last| device_of_setting(last) == device_of_setting(change))
     }
@@ -69,6 +71,13 @@ impl Run<'_> {
     fn make(&mut self, kernel: &mut Rtnetlink, applied: &mut Applied) -> Result<(), Error> {
         let requests: Vec<Request> =
             self.changes.iter().filter_map(|change| change.request()).collect();
+        if let [change] = self.changes.as_slice()
+            && let Edit::Marks { to, .. } = &change.edit
+        {
+            applied.take(change, write_marks(to.as_ref()));
+            self.changes.clear();
+            return Ok(());
+        }
         if requests.is_empty() {
             self.set(applied);
             return Ok(());
@@ -99,14 +108,19 @@ impl Run<'_> {
         let Some(device) = device else { return };
         let written = sysctl::write(device.index, &device.name, &settings);
         for (change, written) in changes.into_iter().zip(written) {
-            match written {
-                Ok(()) => applied.done += 1,
-                Err(error) => {
-                    applied.not_permitted |= error.is_permission();
-                    applied.refused.push((change.clone(), error.to_string()));
-                }
-            }
+            applied.take(change, written);
         }
+    }
+}
+
+fn write_marks(marks: Option<&ConnectionMarks>) -> Result<(), Error> {
+    let Some(mut kernel) = Nftables::open()? else {
+        let refusal = Refusal { errno: Refusal::UNSUPPORTED, message: None };
+        return Err(Error::Refused { attempt: "use nf_tables".to_owned(), refusal });
+    };
+    match marks {
+        Some(marks) => marks.write(&mut kernel),
+        None => ConnectionMarks::remove(&mut kernel),
     }
 }
 
@@ -132,6 +146,17 @@ impl Journalling {
 }
 
 impl Applied {
+    /// Takes in what became of a change that is no request.
+    fn take(&mut self, change: &Change, result: Result<(), Error>) {
+        match result {
+            Ok(()) => self.done += 1,
+            Err(error) => {
+                self.not_permitted |= error.is_permission();
+                self.refused.push((change.clone(), error.to_string()));
+            }
+        }
+    }
+
     /// Why a change must not be tried after what was refused.
     fn forbids(&self, change: &Change, journal: Journalling) -> Option<&'static str> {
         let index = change.interface.as_ref()?.index;

@@ -4,7 +4,8 @@ use std::fmt;
 
 use jackfield_kernel::sysctl::Setting;
 use jackfield_kernel::{
-    Address, Family, Link, LinkChange, Request, Route, RouteKind, Rule, RuleAction,
+    Address, ConnectionMarks, Family, Link, LinkChange, Mark, Request, Route, RouteKind, Rule,
+    RuleAction,
 };
 use jackfield_metadata::MacAddr;
 use serde_json::{Value, json};
@@ -87,10 +88,18 @@ pub enum Edit {
     AddRule(Rule),
     /// A rule less.
     RemoveRule(Rule),
+    /// The table of connection marks.
+    Marks {
+        /// Before; `None` where there was none, or one that somebody had changed.
+        from: Option<ConnectionMarks>,
+        /// After.
+        to: Option<ConnectionMarks>,
+    },
 }
 
 impl Change {
-    /// The request that makes it; `None` for a setting, which is a file.
+    /// The request that makes it; `None` for a setting, which is a file, and for marks, which are a
+    /// transaction of nf_tables.
     pub fn request(&self) -> Option<Request> {
         let index = self.interface.as_ref().map_or(0, |interface| interface.index);
         let link = |change: LinkChange<'_>| Some(change.request(index));
@@ -104,7 +113,7 @@ impl Change {
                 let alias = Some(to.as_deref().unwrap_or_default());
                 link(LinkChange { alias, ..LinkChange::default() })
             }
-            Edit::Setting { .. } => None,
+            Edit::Setting { .. } | Edit::Marks { .. } => None,
             Edit::AddName(name) => Some(Link::add_alternative_name(index, name)),
             Edit::RemoveName(name) => Some(Link::remove_alternative_name(index, name)),
             Edit::AddAddress(address) => Some(address.add()),
@@ -119,8 +128,13 @@ impl Change {
     /// `add`, `remove` or `change`.
     pub fn action(&self) -> &'static str {
         match &self.edit {
-            Edit::AddName(_) | Edit::AddAddress(_) | Edit::AddRoute(_) | Edit::AddRule(_) => "add",
-            Edit::RemoveName(_)
+            Edit::AddName(_)
+            | Edit::AddAddress(_)
+            | Edit::AddRoute(_)
+            | Edit::AddRule(_)
+            | Edit::Marks { from: None, to: Some(_) } => "add",
+            Edit::Marks { to: None, .. }
+            | Edit::RemoveName(_)
             | Edit::RemoveAddress(_)
             | Edit::RemoveRoute(_)
             | Edit::RemoveRule(_) => "remove",
@@ -128,7 +142,8 @@ impl Change {
             | Edit::Mtu { .. }
             | Edit::Group { .. }
             | Edit::Alias { .. }
-            | Edit::Setting { .. } => "change",
+            | Edit::Setting { .. }
+            | Edit::Marks { .. } => "change",
         }
     }
 
@@ -141,6 +156,7 @@ impl Change {
             Edit::AddAddress(_) | Edit::RemoveAddress(_) => "address",
             Edit::AddRoute(_) | Edit::RemoveRoute(_) => "route",
             Edit::AddRule(_) | Edit::RemoveRule(_) => "rule",
+            Edit::Marks { .. } => "mark",
         }
     }
 
@@ -189,6 +205,7 @@ impl Change {
             Edit::RemoveRoute(route) => (route_json(route), Value::Null),
             Edit::AddRule(rule) => (Value::Null, rule_json(rule)),
             Edit::RemoveRule(rule) => (rule_json(rule), Value::Null),
+            Edit::Marks { from, to } => (marks_json(from.as_ref()), marks_json(to.as_ref())),
         }
     }
 }
@@ -219,8 +236,20 @@ impl fmt::Display for Change {
             }
             Edit::AddRoute(route) | Edit::RemoveRoute(route) => write_route(f, route, name),
             Edit::AddRule(rule) | Edit::RemoveRule(rule) => write_rule(f, rule),
+            Edit::Marks { to: Some(to), .. } => write_marks(f, to),
+            Edit::Marks { to: None, .. } => {
+                write!(f, "nf_tables table inet {}", ConnectionMarks::TABLE)
+            }
         }
     }
+}
+
+fn write_marks(f: &mut fmt::Formatter<'_>, marks: &ConnectionMarks) -> fmt::Result {
+    write!(f, "nf_tables table inet {}:", ConnectionMarks::TABLE)?;
+    for (interface, mark) in &marks.marks {
+        write!(f, " iif {interface} mark {mark:#x}/{:#x}", marks.mask)?;
+    }
+    Ok(())
 }
 
 fn write_route(f: &mut fmt::Formatter<'_>, route: &Route, name: &str) -> fmt::Result {
@@ -266,6 +295,9 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
     }
     if let Some(destination) = rule.destination {
         write!(f, " to {destination}")?;
+    }
+    if let Some(Mark { value, mask }) = rule.mark {
+        write!(f, " fwmark {value:#x}/{mask:#x}")?;
     }
     match rule.action {
         RuleAction::Table(MAIN) => write!(f, " lookup main")?,
@@ -321,9 +353,21 @@ fn rule_json(rule: &Rule) -> Value {
     json!({
         "priority": rule.priority,
         "src": rule.source.map(|source| source.to_string()),
+        "fwmark": rule.mark.map(|mark| mark.value),
+        "fwmask": rule.mark.map(|mark| mark.mask),
         "table": table,
         "suppress_prefixlength": rule.suppress_prefix_length,
         "suppress_ifgroup": rule.suppress_group,
         "protocol": rule.protocol,
+    })
+}
+
+fn marks_json(marks: Option<&ConnectionMarks>) -> Value {
+    let Some(marks) = marks else { return Value::Null };
+    let interface = |(interface, mark)| json!({ "ifindex": interface, "mark": mark });
+    json!({
+        "table": ConnectionMarks::TABLE,
+        "mask": marks.mask,
+        "interfaces": marks.marks.iter().map(interface).collect::<Vec<Value>>(),
     })
 }

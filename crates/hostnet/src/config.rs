@@ -47,7 +47,7 @@ pub struct AgentConfig {
     /// Priority of the first of our rules.
     #[serde(deserialize_with = "rule_priority")]
     pub rule_priority: u32,
-    /// The bits of the packet mark that are ours.
+    /// The bits of packet marks and connection marks that are ours.
     #[serde(deserialize_with = "mark_mask")]
     pub mark_mask: u32,
 }
@@ -120,6 +120,8 @@ pub enum MainRoute {
 pub enum Containers {
     /// Where forwarding and destination NAT are in use.
     Auto,
+    /// Always.
+    On,
     /// Never.
     Off,
 }

@@ -6,16 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use jackfield_kernel::sysctl::Setting;
-use jackfield_kernel::{Family, Link, NextHop, Route, RouteKind, Rule, RuleAction};
+use jackfield_kernel::{
+    ConnectionMarks, Family, Link, NextHop, Route, RouteKind, Rule, RuleAction,
+};
 use jackfield_metadata::MacAddr;
 
 use crate::cloud::{Cloud, CloudInterface, Slot};
 use crate::config::{Config, Identity, InterfaceConfig, MainRoute, Mtu};
+use crate::containers;
 use crate::journal::Journal;
 use crate::problem::Problem;
 use crate::snapshot::{
-    ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, Snapshot, marker,
-    marker_table,
+    ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, REVERSE_PATH_FILTER,
+    Snapshot, marker, marker_table,
 };
 
 /// The router that every EC2 subnet has for IPv6.
@@ -55,6 +58,8 @@ pub struct Desired {
     pub kept_interfaces: BTreeSet<u32>,
     /// The table of markers, where the kernel does not keep an address's protocol.
     pub markers: Option<u32>,
+    /// The marks of forwarded connections; `None`: none, and no table for them.
+    pub marks: Option<ConnectionMarks>,
 }
 
 /// What one candidate shall be like.
@@ -164,6 +169,8 @@ struct Planner<'a> {
     /// Address families in which some secondary has an address.
     families: BTreeSet<Family>,
     group_problem: Option<Problem>,
+    /// Interfaces by which forwarded connections are answered that come in by them.
+    marked: BTreeSet<u32>,
 }
 
 /// Everything about one interface that decisions are made from.
@@ -190,6 +197,7 @@ impl<'a> Planner<'a> {
             owners: BTreeMap::new(),
             families: BTreeSet::new(),
             group_problem: None,
+            marked: BTreeSet::new(),
         };
         planner.group_problem = planner.foreign_group();
         planner.owners = planner.address_owners();
@@ -423,6 +431,7 @@ impl<'a> Planner<'a> {
             group: link.group,
             up: link.up,
             router_advertisements: setting(ACCEPT_DEFAULT).zip(setting(ACCEPT_PREFIX)),
+            reverse_path_filter: None,
             name: None,
             alias: link.alias.clone(),
         });
@@ -434,7 +443,13 @@ impl<'a> Planner<'a> {
                     .iter()
                     .any(|link| link.name == *name || link.alternative_names.contains(name))
         });
-        let journal = Journal { table, name: name.or(before.name.clone()), ..before };
+        let mut journal = Journal { table, name: name.or(before.name.clone()), ..before };
+        let filter = containers::reverse_path_filter(
+            &mut journal,
+            setting(REVERSE_PATH_FILTER),
+            containers::wanted(subject.config.containers, &self.snapshot.forwarding),
+            &self.snapshot.forwarding,
+        );
         let alias = journal.write()?;
         let primary_mtu = || {
             let mac = self.cloud.primary?;
@@ -454,6 +469,7 @@ impl<'a> Planner<'a> {
         if journal.router_advertisements.is_some() {
             settings.extend([(ACCEPT_DEFAULT, 0), (ACCEPT_PREFIX, 0)]);
         }
+        settings.extend(filter.map(|filter| (REVERSE_PATH_FILTER, filter)));
         Some(PluggedDevice { journal, alias, group: self.config.agent.link_group, mtu, settings })
     }
 
@@ -488,6 +504,9 @@ impl<'a> Planner<'a> {
             self.source_rule(*ip, table);
         }
         self.tables.insert(table, index);
+        if containers::wanted(subject.config.containers, &self.snapshot.forwarding) {
+            self.marked.insert(index);
+        }
         self.push_plugged(
             subject,
             Role::Plugged,
@@ -656,6 +675,7 @@ impl<'a> Planner<'a> {
         self.wait_for_held_addresses();
         self.markers();
         self.desired.interfaces.sort_by_key(|interface| interface.index);
+        containers::mark(self.snapshot, &self.config.agent, &self.marked, &mut self.desired);
         self.desired
     }
 

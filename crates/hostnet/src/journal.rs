@@ -5,7 +5,7 @@
 //! changed, and cleared after everything else was put back.
 //!
 //! ```text
-//! jackfield: table=10001 mtu=1500 group=0 up=0 ra=1,1 name=eni-0123 alias=what stood there before
+//! jackfield: table=10001 mtu=1500 group=0 up=0 ra=1,1 rp=1 name=eni-0123 alias=what stood there before
 //! ```
 
 use std::fmt;
@@ -28,6 +28,8 @@ pub struct Journal {
     pub up: bool,
     /// IPv6 `accept_ra_defrtr` and `accept_ra_pinfo` before; `None` where the kernel has no IPv6.
     pub router_advertisements: Option<(i32, i32)>,
+    /// IPv4 `rp_filter` before, where it was changed.
+    pub reverse_path_filter: Option<i32>,
     /// The alternative name that was added.
     pub name: Option<String>,
     /// Alias before.
@@ -40,6 +42,7 @@ impl Journal {
         let mut rest = alias.strip_prefix(MARK)?;
         let (mut table, mut mtu, mut group, mut up) = (None, None, None, None);
         let (mut router_advertisements, mut name, mut before) = (None, None, None);
+        let mut reverse_path_filter = None;
         while let Some(field) = rest.strip_prefix(' ') {
             if let Some(text) = field.strip_prefix("alias=") {
                 before = Some(text.to_owned());
@@ -59,6 +62,7 @@ impl Journal {
                     let (defrtr, pinfo) = value.split_once(',')?;
                     router_advertisements = Some((defrtr.parse().ok()?, pinfo.parse().ok()?));
                 }
+                "rp" => reverse_path_filter = Some(value.parse().ok()?),
                 "name" => name = Some(value.to_owned()),
                 // A later version may write more.
                 _ => {}
@@ -70,6 +74,7 @@ impl Journal {
             group: group?,
             up: up?,
             router_advertisements,
+            reverse_path_filter,
             name,
             alias: before,
         })
@@ -88,6 +93,9 @@ impl fmt::Display for Journal {
         write!(f, "{MARK} table={table} mtu={mtu} group={group} up={}", u8::from(*up))?;
         if let Some((defrtr, pinfo)) = self.router_advertisements {
             write!(f, " ra={defrtr},{pinfo}")?;
+        }
+        if let Some(filter) = self.reverse_path_filter {
+            write!(f, " rp={filter}")?;
         }
         if let Some(name) = &self.name {
             write!(f, " name={name}")?;
@@ -109,15 +117,19 @@ mod tests {
         let ra = prop::option::of((any::<i32>(), any::<i32>()));
         let name = prop::option::of("eni-[0-9a-f]{8,17}");
         let alias = prop::option::of("[ -~]{1,100}");
-        (any::<u32>(), any::<u32>(), any::<u32>(), any::<bool>(), ra, name, alias).prop_map(
-            |(table, mtu, group, up, router_advertisements, name, alias)| Journal {
-                table,
-                mtu,
-                group,
-                up,
-                router_advertisements,
-                name,
-                alias,
+        let rp = prop::option::of(any::<i32>());
+        (any::<u32>(), any::<u32>(), any::<u32>(), any::<bool>(), ra, rp, name, alias).prop_map(
+            |(table, mtu, group, up, router_advertisements, reverse_path_filter, name, alias)| {
+                Journal {
+                    table,
+                    mtu,
+                    group,
+                    up,
+                    router_advertisements,
+                    reverse_path_filter,
+                    name,
+                    alias,
+                }
             },
         )
     }
@@ -137,6 +149,12 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_without_what_was_added_later_is_read() {
+        let journal = Journal::read("jackfield: table=10001 mtu=1500 group=0 up=0 ra=1,1").unwrap();
+        assert_eq!((journal.table, journal.reverse_path_filter), (10_001, None));
+    }
+
+    #[test]
     fn an_alias_of_somebody_else_is_no_journal() {
         for text in ["", "uplink to rack 7", "jackfield", "jackfield: table=x", "jackfield: up=1"] {
             assert_eq!(Journal::read(text), None, "{text:?}");
@@ -151,6 +169,7 @@ mod tests {
             group: 0,
             up: false,
             router_advertisements: None,
+            reverse_path_filter: None,
             name: None,
             alias: Some("x".repeat(250)),
         };

@@ -17,7 +17,9 @@ mod apply;
 mod change;
 mod cloud;
 pub mod config;
+mod containers;
 mod desired;
+mod forwarding;
 mod journal;
 mod machine;
 pub mod once;
@@ -31,11 +33,12 @@ pub use apply::{Applied, apply};
 pub use change::{Change, Edit, InterfaceRef};
 pub use cloud::{Cloud, CloudInterface, Memory, Slot};
 pub use desired::{Desired, DesiredInterface, Device, PluggedDevice, Role, Scope, desired};
+pub use forwarding::Forwarding;
 pub use journal::Journal;
 pub use machine::{Answer, Machine, View, ask};
 pub use plan::{Plan, plan};
 pub use problem::Problem;
 pub use snapshot::{
-    ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, Snapshot,
-    kernel_keeps_address_protocol, marker, marker_table,
+    ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, REVERSE_PATH_FILTER,
+    Snapshot, kernel_keeps_address_protocol, marker, marker_table,
 };

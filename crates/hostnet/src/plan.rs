@@ -9,14 +9,15 @@ use jackfield_kernel::{Family, Link, Route, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 use crate::change::{Change, Edit, InterfaceRef};
+use crate::containers;
 use crate::desired::{Desired, DesiredInterface, Device, PluggedDevice, Role, address};
 use crate::journal::Journal;
-use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, Snapshot};
+use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, REVERSE_PATH_FILTER, Snapshot};
 
 /// What is to be changed, in order.
 ///
-/// What is added goes by rules, device, routes, addresses; what is removed by addresses, rules,
-/// routes, device. An address that stays while its table changes has its new rule and its new routes
+/// What is added goes by rules, device, routes, marks, addresses; what is removed by addresses, marks,
+/// rules, routes, device. An address that stays while its table changes has its new rule and its new routes
 /// before the old ones go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
@@ -33,6 +34,7 @@ struct Steps {
     primary_on: Vec<Change>,
     routes_replaced: Vec<Change>,
     routes_on: Vec<Change>,
+    marks: Vec<Change>,
     rules_off: Vec<Change>,
     routes_off: Vec<Change>,
     devices_off: Vec<Change>,
@@ -51,6 +53,9 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
     addresses(snapshot, desired, &names, &mut steps);
     rules(snapshot, desired, &names, &mut steps);
     routes(snapshot, desired, &names, &mut steps);
+    if let Some((from, to)) = containers::difference(snapshot, desired) {
+        steps.marks.push(Change { interface: None, edit: Edit::Marks { from, to } });
+    }
     let Steps {
         addresses_off,
         rules_on,
@@ -58,6 +63,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
         primary_on,
         routes_replaced,
         routes_on,
+        marks,
         rules_off,
         routes_off,
         devices_off,
@@ -70,6 +76,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
         primary_on,
         routes_replaced,
         routes_on,
+        marks,
         rules_off,
         routes_off,
         devices_off,
@@ -206,13 +213,16 @@ fn restored(snapshot: &Snapshot, link: &Link, journal: &Journal) -> Vec<Edit> {
     if link.up && !journal.up {
         edits.push(Edit::Up { from: true, to: false });
     }
+    let mut before = Vec::new();
     if let Some((default, prefix)) = journal.router_advertisements {
-        for (setting, to) in [(ACCEPT_DEFAULT, default), (ACCEPT_PREFIX, prefix)] {
-            if let Some(from) = snapshot.setting(link.index, setting)
-                && from != to
-            {
-                edits.push(Edit::Setting { setting, from, to });
-            }
+        before.extend([(ACCEPT_DEFAULT, default), (ACCEPT_PREFIX, prefix)]);
+    }
+    before.extend(journal.reverse_path_filter.map(|filter| (REVERSE_PATH_FILTER, filter)));
+    for (setting, to) in before {
+        if let Some(from) = snapshot.setting(link.index, setting)
+            && from != to
+        {
+            edits.push(Edit::Setting { setting, from, to });
         }
     }
     if link.mtu != journal.mtu {

@@ -68,6 +68,14 @@ impl Problem {
         )
     }
 
+    pub(crate) fn no_mark_left(mask: u32) -> Self {
+        Self::new(
+            "no-mark-left",
+            format!("the mark mask {mask:#x} has no number left for forwarded connections"),
+            "set agent.mark_mask to more bits",
+        )
+    }
+
     pub(crate) fn not_listed() -> Self {
         Self::new(
             "not-listed",

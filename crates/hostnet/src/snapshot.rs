@@ -11,6 +11,7 @@ use jackfield_kernel::{
 use jackfield_metadata::MacAddr;
 
 use crate::config::AgentConfig;
+use crate::forwarding::Forwarding;
 use crate::journal::Journal;
 
 /// The protocol number of everything that is ours: addresses, routes and rules.
@@ -26,7 +27,11 @@ pub const ACCEPT_PREFIX: Setting = Setting { family: Family::V6, name: "accept_r
 /// IPv6: whether the interface has none.
 pub const DISABLE_IPV6: Setting = Setting { family: Family::V6, name: "disable_ipv6" };
 
-const SETTINGS: [Setting; 3] = [ACCEPT_DEFAULT, ACCEPT_PREFIX, DISABLE_IPV6];
+/// IPv4: whether what arrives must come by the interface that leads back to its source (1), or by
+/// any (2).
+pub const REVERSE_PATH_FILTER: Setting = Setting { family: Family::V4, name: "rp_filter" };
+
+const SETTINGS: [Setting; 4] = [ACCEPT_DEFAULT, ACCEPT_PREFIX, DISABLE_IPV6, REVERSE_PATH_FILTER];
 
 /// What the machine is like.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,6 +56,8 @@ pub struct Snapshot {
     /// True where the kernel keeps an address's protocol (Linux 5.18); otherwise what is ours is
     /// told by markers in the table that [`marker_table`] names.
     pub keeps_address_protocol: bool,
+    /// What is forwarded, and marked for that.
+    pub forwarding: Forwarding,
 }
 
 /// A device that may be a cloud interface.
@@ -115,6 +122,7 @@ impl Snapshot {
             }
         }
         snapshot.read_further(kernel, agent, tables, &devices)?;
+        snapshot.forwarding = Forwarding::read(&snapshot.rules)?;
         Ok(snapshot)
     }
 

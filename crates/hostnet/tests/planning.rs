@@ -345,6 +345,7 @@ proptest! {
                 about.routes.retain(|route| route.uses(one));
                 about.settings.retain(|(of, _), _| *of == one);
                 about.rules.clear();
+                about.retain_marks(|interface| interface == one);
                 about.lines()
             };
             let difference = difference(&about(&before), &about(&scene.kernel));
@@ -370,6 +371,7 @@ proptest! {
             left.rules.retain(|rule| table.is_none_or(|t| rule.action != RuleAction::Table(t)));
             left.settings.retain(|(of, _), _| *of != one);
             left.links.retain(|link| link.index != one);
+            left.retain_marks(|interface| interface != one);
             left
         };
         let (mut was, mut is) = (left(&settled.kernel), left(&scene.kernel));
@@ -425,6 +427,7 @@ fn is_ours_to_make(change: &Change, scene: &Scene) -> bool {
         Edit::AddAddress(address) => address.protocol == OURS,
         Edit::AddRoute(route) => route.protocol == OURS,
         Edit::AddRule(rule) => rule.protocol == OURS,
+        Edit::Marks { .. } => change.interface.is_none(),
         Edit::Up { .. }
         | Edit::Mtu { .. }
         | Edit::Group { .. }
@@ -473,6 +476,7 @@ fn foreign(kernel: &Kernel, plan: &Plan, end: &Kernel) -> Vec<String> {
             })
     });
     foreign.rules.retain(|rule| rule.protocol != OURS);
+    foreign.forwarding.marks = None;
     foreign.lines()
 }
 

@@ -85,6 +85,8 @@ impl Refusal {
     pub const EXISTS: i32 = 17;
     /// `ENODEV`.
     pub const NO_DEVICE: i32 = 19;
+    /// `EINVAL`.
+    pub const INVALID: i32 = 22;
     /// `EADDRNOTAVAIL`: what an address that is not there is answered with.
     pub const NO_ADDRESS: i32 = 99;
     /// `EOPNOTSUPP`.

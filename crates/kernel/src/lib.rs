@@ -9,6 +9,8 @@
 //! * [`Monitor`] — rtnetlink notifications; [`DeviceEvents`] — device events of the kernel and of
 //!   systemd-udevd.
 //! * [`Namespace`] — network namespaces: named, by path, anonymous; [`MountNamespace`] beside them.
+//! * [`Nftables`], [`ConnectionMarks`] — a table of nf_tables, whole in one transaction, and
+//!   [`NftablesMonitor`] for what changes there.
 //! * [`end_with_parent`] — processes that do not outlive the one that started them.
 //! * [`ShortLivedAllocator`] — memory for processes that live for a millisecond.
 //! * [`sysctl`] — settings of one interface.
@@ -18,6 +20,7 @@
 
 mod address;
 mod child;
+mod connection_marks;
 mod device_events;
 mod error;
 mod link;
@@ -26,6 +29,7 @@ mod mount_namespace;
 mod mounted_namespace;
 mod namespace;
 mod neighbour;
+mod nftables;
 mod route;
 mod rule;
 mod short_lived;
@@ -37,6 +41,7 @@ mod wire;
 
 pub use address::{Address, AddressFlags};
 pub use child::end_with_parent;
+pub use connection_marks::{ConnectionMarks, MarksTable, NftablesState};
 pub use device_events::{
     DeviceAction, DeviceEvent, DeviceEvents, UdevEntries, udev_has_finished, udev_runs,
 };
@@ -46,8 +51,9 @@ pub use monitor::{Monitor, Notification, Subject};
 pub use mount_namespace::MountNamespace;
 pub use namespace::{Namespace, create_user_namespace};
 pub use neighbour::{Neighbour, NeighbourKind};
+pub use nftables::{Nftables, NftablesMonitor};
 pub use route::{NextHop, Route, RouteFilter, RouteKind};
-pub use rule::{Rule, RuleAction};
+pub use rule::{Mark, Rule, RuleAction};
 pub use short_lived::{ShortLivedAllocator, begin_short_lived, end_short_lived};
 pub use socket::{CHUNK, Request, Rtnetlink};
 pub use tap::{Tap, TapSettings, effective_user_and_group};

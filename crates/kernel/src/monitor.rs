@@ -9,7 +9,7 @@ use crate::{Address, Error, Link, Route, Rule};
 use crate::{address, link, route, rule, wire};
 
 // The numbers of `enum rtnetlink_groups`.
-const GROUPS: [u32; 7] = [
+const GROUPS: [u32; 9] = [
     1,  // RTNLGRP_LINK
     5,  // RTNLGRP_IPV4_IFADDR
     7,  // RTNLGRP_IPV4_ROUTE
@@ -17,7 +17,15 @@ const GROUPS: [u32; 7] = [
     9,  // RTNLGRP_IPV6_IFADDR
     11, // RTNLGRP_IPV6_ROUTE
     19, // RTNLGRP_IPV6_RULE
+    24, // RTNLGRP_IPV4_NETCONF
+    25, // RTNLGRP_IPV6_NETCONF
 ];
+
+const RTM_NEWNETCONF: u16 = 80;
+/// `struct netconfmsg`, padded.
+const NETCONF_HEADER_LEN: usize = 4;
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_IFINDEX_ALL: i32 = -1;
 
 /// What a notification is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +38,8 @@ pub enum Subject {
     Route(Route),
     /// A rule.
     Rule(Rule),
+    /// A setting of all interfaces together: whether they forward, the reverse path filter.
+    Settings,
 }
 
 /// Something changed.
@@ -113,6 +123,7 @@ impl Monitor {
                     rule::RTM_NEWRULE | rule::RTM_DELRULE => {
                         (Rule::read(&message).map(Subject::Rule), message.kind == rule::RTM_DELRULE)
                     }
+                    RTM_NEWNETCONF => (of_all(&message).then_some(Subject::Settings), false),
                     _ => continue,
                 };
                 if let Some(subject) = subject {
@@ -121,6 +132,13 @@ impl Monitor {
             }
         }
     }
+}
+
+/// Whether settings are those of all interfaces together, not of one.
+fn of_all(message: &wire::Message<'_>) -> bool {
+    wire::attributes(message.payload, NETCONF_HEADER_LEN).flatten().any(|(kind, nla)| {
+        kind == NETCONFA_IFINDEX && nla.value() == NETCONFA_IFINDEX_ALL.to_ne_bytes()
+    })
 }
 
 impl AsFd for Monitor {

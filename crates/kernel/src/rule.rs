@@ -39,6 +39,15 @@ pub enum RuleAction {
     Other(u8),
 }
 
+/// A mark of a packet, or of a connection: some of its bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mark {
+    /// What these bits are.
+    pub value: u32,
+    /// Which bits.
+    pub mask: u32,
+}
+
 /// A policy routing rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
@@ -54,6 +63,8 @@ pub struct Rule {
     pub input_interface: Option<String>,
     /// Name of the interface that the sender is bound to.
     pub output_interface: Option<String>,
+    /// The packet's mark.
+    pub mark: Option<Mark>,
     /// What is done.
     pub action: RuleAction,
     /// A route found in the table is ignored where its prefix length is at most this.
@@ -62,7 +73,7 @@ pub struct Rule {
     pub suppress_group: Option<u32>,
     /// Who made the rule.
     pub protocol: u8,
-    /// True where it selects by something that is not described here (mark, port, user, inversion…).
+    /// True where it selects by something that is not described here (port, user, inversion…).
     /// Such a rule can be listed, but is never made or removed.
     pub selects_further: bool,
 }
@@ -77,6 +88,7 @@ impl Rule {
             destination: None,
             input_interface: None,
             output_interface: None,
+            mark: None,
             action,
             suppress_prefix_length: None,
             suppress_group: None,
@@ -104,6 +116,7 @@ impl Rule {
         let mut rule = Rule::new(family, 0, RuleAction::Nop);
         let mut table = u32::from(header.table);
         let mut goto = 0;
+        let (mut mark, mut mask) = (0, 0);
         rule.selects_further = header.flags.contains(RuleFlags::Invert) || header.tos != 0;
         for attribute in wire::attributes(message.payload, FIB_RULE_HDR_LEN) {
             let (_, nla) = attribute.ok()?;
@@ -130,7 +143,8 @@ impl Rule {
                     rule.suppress_group = Some(group);
                 }
                 RuleAttribute::Protocol(protocol) => rule.protocol = protocol.into(),
-                RuleAttribute::FwMark(mark) => rule.selects_further |= mark != 0,
+                RuleAttribute::FwMark(value) => mark = value,
+                RuleAttribute::FwMask(bits) => mask = bits,
                 RuleAttribute::TunId(id) => rule.selects_further |= id != 0,
                 RuleAttribute::L3MDev(on) => rule.selects_further |= on,
                 RuleAttribute::UidRange(_)
@@ -140,6 +154,7 @@ impl Rule {
                 _ => {}
             }
         }
+        rule.mark = (mark != 0 || mask != 0).then_some(Mark { value: mark, mask });
         rule.action = match header.action {
             WireAction::ToTable => RuleAction::Table(table),
             WireAction::Goto => RuleAction::Goto(goto),
@@ -193,6 +208,9 @@ impl Rule {
         }
         attributes.extend(self.input_interface.clone().map(RuleAttribute::Iifname));
         attributes.extend(self.output_interface.clone().map(RuleAttribute::Oifname));
+        if let Some(Mark { value, mask }) = self.mark {
+            attributes.extend([RuleAttribute::FwMark(value), RuleAttribute::FwMask(mask)]);
+        }
         attributes.extend(self.suppress_prefix_length.map(RuleAttribute::SuppressPrefixLen));
         attributes.extend(self.suppress_group.map(RuleAttribute::SuppressIfGroup));
         if self.protocol != 0 {

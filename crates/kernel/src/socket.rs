@@ -39,6 +39,10 @@ impl Request {
         Request { kind, flags, body: bytes }
     }
 
+    pub(crate) fn raw(kind: u16, flags: u16, body: Vec<u8>) -> Self {
+        Request { kind, flags, body }
+    }
+
     fn write(&self, sequence: u32, flags: u16, out: &mut Vec<u8>) {
         let length = NLMSG_HEADER_LEN + self.body.len();
         // A message is far smaller than 4 GiB: it is built from bounded attributes.
@@ -68,8 +72,13 @@ impl Rtnetlink {
     /// # Errors
     /// Where the kernel has no rtnetlink socket left to give.
     pub fn open() -> Result<Self> {
-        let failed = |error| Error::system("open an rtnetlink socket", error);
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
+        Self::of_protocol(NETLINK_ROUTE)
+    }
+
+    /// A socket that speaks another protocol of netlink, of which batches are no part.
+    pub(crate) fn of_protocol(protocol: isize) -> Result<Self> {
+        let failed = |error| Error::system("open a netlink socket", error);
+        let mut socket = Socket::new(protocol).map_err(failed)?;
         let port = socket.bind_auto().map_err(failed)?.port_number();
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
         // Short acknowledgements with the kernel's explanation; dumps that the kernel filters, and
@@ -166,6 +175,43 @@ impl Rtnetlink {
             }
         }
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Sends messages that take effect together or not at all, and their `end`. Of a message that
+    /// is refused the kernel tells, whether it was asked or not.
+    pub(crate) fn transaction(
+        &mut self,
+        messages: &[Request],
+        end: &Request,
+    ) -> Result<Result<(), Refusal>> {
+        let mut bytes = Vec::new();
+        for (number, message) in messages.iter().enumerate() {
+            self.sequence = self.sequence.wrapping_add(1);
+            let last = number + 1 == messages.len();
+            message.write(self.sequence, if last { NLM_F_ACK } else { 0 }, &mut bytes);
+        }
+        let last = self.sequence;
+        let first = last.wrapping_sub(messages.len() as u32);
+        self.sequence = self.sequence.wrapping_add(1);
+        end.write(self.sequence, 0, &mut bytes);
+        self.send(&bytes)?;
+        self.writes += 1;
+        loop {
+            self.receive()?;
+            for message in wire::messages(&self.buffer) {
+                if message.kind != NLMSG_ERROR
+                    || message.sequence.wrapping_sub(first) > messages.len() as u32 + 1
+                {
+                    continue;
+                }
+                match wire::acknowledgement(&message) {
+                    None => return Err(malformed("transaction", "an answer is cut short")),
+                    Some((0, _)) if message.sequence == last => return Ok(Ok(())),
+                    Some((0, _)) => {}
+                    Some((errno, text)) => return Ok(Err(Refusal { errno, message: text })),
+                }
+            }
+        }
     }
 
     /// Lists objects: sends `request` as a dump and gives every answer's payload to `read`. When

@@ -58,6 +58,12 @@ pub fn read(interface: u32, name: &str, settings: &[Setting]) -> Result<Vec<(Set
     Ok(values)
 }
 
+/// Reads a setting that holds for all interfaces together (`conf/all`); `None` where the kernel does
+/// not have it, or it cannot be read.
+pub fn read_of_all(setting: Setting) -> Option<i32> {
+    read_file(&path("all", setting)).ok()?.trim().parse().ok()
+}
+
 /// A setting is a few digits, and is read at once.
 fn read_file(path: &Path) -> io::Result<String> {
     let mut bytes = [0; 32];

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jackfield_hostnet::config::{Config, InterfaceOverride, MainRoute, Match, Mtu};
 use jackfield_hostnet::{
-    Change, Cloud, Desired, Edit, InterfaceRef, MAIN, Memory, OURS, Plan, Scope, Snapshot, desired,
-    plan,
+    Change, Cloud, Desired, Edit, Forwarding, InterfaceRef, MAIN, Memory, OURS, Plan,
+    REVERSE_PATH_FILTER, Scope, Snapshot, desired, plan,
 };
 use jackfield_kernel::{
-    Address, AddressFlags, Family, Link, NextHop, Route, RouteKind, Rule, RuleAction,
+    Address, AddressFlags, Family, Link, MarksTable, NextHop, Route, RouteKind, Rule, RuleAction,
 };
 use jackfield_metadata::{InterfaceFacts, InterfaceId, Known, Listing, MacAddr, Problem};
 
@@ -525,7 +525,24 @@ fn machine(dice: &mut Dice, enis: &[Eni], without: Without) -> Kernel {
         others_around(dice, &mut kernel);
     }
     others_rules(dice, &mut kernel, enis);
+    if dice.chance(30) && !without.unmakeable {
+        forwarding(dice, &mut kernel, enis);
+    }
     kernel
+}
+
+/// Containers with published ports, and whatever reverse path filter.
+fn forwarding(dice: &mut Dice, kernel: &mut Kernel, enis: &[Eni]) {
+    let filter = |dice: &mut Dice| i32::try_from(dice.below(3)).unwrap();
+    for eni in enis {
+        kernel.settings.insert((eni.index, REVERSE_PATH_FILTER), filter(dice));
+    }
+    kernel.forwarding = Forwarding {
+        on: !dice.chance(10),
+        destination_nat: !dice.chance(10),
+        reverse_path_filter: filter(dice),
+        marks: Some(MarksTable::Absent),
+    };
 }
 
 /// What somebody else has on a candidate.

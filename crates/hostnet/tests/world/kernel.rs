@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jackfield_hostnet::config::AgentConfig;
 use jackfield_hostnet::{
-    ACCEPT_DEFAULT, ACCEPT_PREFIX, Change, Cloud, DISABLE_IPV6, Edit, MAIN, OURS, Plan, Snapshot,
-    marker, marker_table,
+    ACCEPT_DEFAULT, ACCEPT_PREFIX, Change, Cloud, DISABLE_IPV6, Edit, Forwarding, MAIN, OURS, Plan,
+    Snapshot, marker, marker_table,
 };
 use jackfield_kernel::sysctl::Setting;
-use jackfield_kernel::{Address, Family, Link, Route, Rule, RuleAction};
+use jackfield_kernel::{Address, Family, Link, Mark, MarksTable, Route, Rule, RuleAction};
 
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const ENODEV: i32 = 19;
@@ -35,6 +35,7 @@ pub(crate) struct Kernel {
     pub(crate) settings: BTreeMap<(u32, Setting), i32>,
     pub(crate) device_kinds: Vec<String>,
     pub(crate) keeps_address_protocol: bool,
+    pub(crate) forwarding: Forwarding,
 }
 
 pub(crate) fn link(index: u32, name: &str, kind: Option<&str>, address: Option<[u8; 6]>) -> Link {
@@ -92,6 +93,7 @@ impl Kernel {
             rules: self.rules.clone(),
             device_kinds: self.device_kinds.clone(),
             keeps_address_protocol: self.keeps_address_protocol,
+            forwarding: self.forwarding.clone(),
             ..Snapshot::default()
         };
         let candidates: BTreeSet<u32> =
@@ -212,6 +214,26 @@ impl Kernel {
                 self.rules.remove(at);
                 Ok(())
             }
+            Edit::Marks { to, .. } => {
+                self.forwarding.marks =
+                    Some(to.clone().map_or(MarksTable::Absent, MarksTable::Present));
+                Ok(())
+            }
+        }
+    }
+
+    /// The interfaces whose connections are marked, each with its mark.
+    pub(crate) fn marks(&self) -> BTreeMap<u32, u32> {
+        match &self.forwarding.marks {
+            Some(MarksTable::Present(marks)) => marks.marks.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// Forgets the marks of some interfaces.
+    pub(crate) fn retain_marks(&mut self, which: impl Fn(u32) -> bool) {
+        if let Some(MarksTable::Present(marks)) = &mut self.forwarding.marks {
+            marks.marks.retain(|interface, _| which(*interface));
         }
     }
 
@@ -392,7 +414,18 @@ impl Kernel {
         let mut lines: Vec<String> = self.links.iter().map(|is| format!("{is:?}")).collect();
         lines.extend(self.addresses.iter().map(|is| format!("{is:?}")));
         lines.extend(self.routes.iter().map(|is| format!("{is:?}")));
-        lines.extend(self.rules.iter().map(|is| format!("{is:?}")));
+        // Which number a mark has says nothing, but where it leads.
+        let leads = |mark: u32| -> Vec<RuleAction> {
+            let has = |rule: &&Rule| rule.mark.is_some_and(|is| is.value == mark);
+            self.rules.iter().filter(has).map(|rule| rule.action).collect()
+        };
+        for (interface, mark) in self.marks() {
+            lines.push(format!("{interface} is marked, which leads to {:?}", leads(mark)));
+        }
+        lines.extend(self.rules.iter().map(|is| {
+            let mark = is.mark.map(|mark| Mark { value: 0, ..mark });
+            format!("{:?}", Rule { mark, ..is.clone() })
+        }));
         lines.extend(self.settings.iter().map(|is| format!("{is:?}")));
         lines.sort();
         lines

@@ -172,6 +172,9 @@ impl NetworkState {
                     lines.insert(format!("sysctl {} {key}={}", link.name, value.trim()));
                 }
             }
+            if let Ok(value) = host.sysctl(&format!("net/ipv4/conf/{}/rp_filter", link.name)) {
+                lines.insert(format!("sysctl {} rp_filter={}", link.name, value.trim()));
+            }
         }
         let of_device = |line: &String| {
             devices.iter().any(|device| line.split([' ', ':', '@']).any(|word| word == *device))
