@@ -72,6 +72,9 @@ const PODMAN: [&str; 12] = [
     "runc",
 ];
 
+/// The networks of the containers of Podman.
+pub(crate) const PODMAN_NETWORKS: [&str; 2] = ["10.87.0.0/24", "fd87::/64"];
+
 /// The name of the container and of its image.
 const NAME: &str = "answer";
 
@@ -93,8 +96,9 @@ impl<'a> Engine<'a> {
                     "[containers]\npids_limit = 0\n[network]\nnetwork_backend = \"{network}\"\n"
                 );
                 engine.enclosure.shell(&format!("echo '{configuration}' >/run/containers.conf"));
-                let subnets = ["--subnet", "10.87.0.0/24", "--subnet", "fd87::/64"];
+                let [four, six] = PODMAN_NETWORKS;
                 let create = ["network", "create", "--ipv6", "--disable-dns"];
+                let subnets = ["--subnet", four, "--subnet", six];
                 let arguments = [&create[..], &subnets[..], &[NAME]].concat();
                 succeeded(engine.command().args(arguments));
             }

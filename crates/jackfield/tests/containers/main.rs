@@ -8,3 +8,4 @@ mod engine;
 #[path = "../system/harness.rs"]
 mod harness;
 mod published;
+mod scene;
