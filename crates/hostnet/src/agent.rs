@@ -30,6 +30,7 @@ use crate::change::Change;
 use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::desired::{Role, Scope};
+use crate::forwarding::Forwarding;
 use crate::machine::{Answer, Machine, View, ask};
 use crate::plan::Plan;
 use crate::schedule::{Outcome, Round, Schedule};
@@ -183,6 +184,8 @@ struct Settled {
     /// Routes of others that are mirrored.
     mirrored: Vec<Route>,
     awaiting_udev: BTreeSet<u32>,
+    /// But for what is marked, which is our doing.
+    forwarding: Forwarding,
 }
 
 struct Watchdog {
@@ -402,7 +405,11 @@ impl Agent {
                     (relevant, hops.is_empty() || !of_news)
                 }
                 Subject::Rule(rule) => (rule.protocol == OURS, true),
-                Subject::Settings => (true, true),
+                // What a device starts with, a look at the device tells.
+                Subject::Settings(of) => {
+                    let relevant = of.is_none_or(|index| candidates.contains(&index));
+                    (relevant, relevant)
+                }
             };
             if outdates {
                 *seen = None;
@@ -769,7 +776,8 @@ impl Settled {
         let of_others = |route: &&Route| route.table == MAIN && route.protocol != OURS;
         let mirrored = view.snapshot.routes.iter().filter(of_others).cloned().collect();
         let awaiting_udev = view.snapshot.awaiting_udev.clone();
-        Settled { cloud: view.cloud.clone(), devices, mirrored, awaiting_udev }
+        let forwarding = Forwarding { marks: None, ..view.snapshot.forwarding.clone() };
+        Settled { cloud: view.cloud.clone(), devices, mirrored, awaiting_udev, forwarding }
     }
 }
 

@@ -38,8 +38,9 @@ pub enum Subject {
     Route(Route),
     /// A rule.
     Rule(Rule),
-    /// A setting of all interfaces together: whether they forward, the reverse path filter.
-    Settings,
+    /// A setting of the interface of this index, or of all together: whether packets are forwarded,
+    /// or the reverse path filter.
+    Settings(Option<u32>),
 }
 
 /// Something changed.
@@ -123,7 +124,7 @@ impl Monitor {
                     rule::RTM_NEWRULE | rule::RTM_DELRULE => {
                         (Rule::read(&message).map(Subject::Rule), message.kind == rule::RTM_DELRULE)
                     }
-                    RTM_NEWNETCONF => (of_all(&message).then_some(Subject::Settings), false),
+                    RTM_NEWNETCONF => (settings_of(&message).map(Subject::Settings), false),
                     _ => continue,
                 };
                 if let Some(subject) = subject {
@@ -134,11 +135,13 @@ impl Monitor {
     }
 }
 
-/// Whether settings are those of all interfaces together, not of one.
-fn of_all(message: &wire::Message<'_>) -> bool {
-    wire::attributes(message.payload, NETCONF_HEADER_LEN).flatten().any(|(kind, nla)| {
-        kind == NETCONFA_IFINDEX && nla.value() == NETCONFA_IFINDEX_ALL.to_ne_bytes()
-    })
+/// Whose settings changed; `None` where that is no interface.
+fn settings_of(message: &wire::Message<'_>) -> Option<Option<u32>> {
+    let of = wire::attributes(message.payload, NETCONF_HEADER_LEN)
+        .flatten()
+        .find(|(kind, _)| *kind == NETCONFA_IFINDEX)
+        .and_then(|(_, nla)| Some(i32::from_ne_bytes(nla.value().try_into().ok()?)))?;
+    if of == NETCONFA_IFINDEX_ALL { Some(None) } else { u32::try_from(of).ok().map(Some) }
 }
 
 impl AsFd for Monitor {

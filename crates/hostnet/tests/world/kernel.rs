@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use jackfield_hostnet::config::AgentConfig;
 use jackfield_hostnet::{
     ACCEPT_DEFAULT, ACCEPT_PREFIX, Change, Cloud, DISABLE_IPV6, Edit, Forwarding, MAIN, OURS, Plan,
-    Snapshot, marker, marker_table,
+    REVERSE_PATH_FILTER, Snapshot, marker, marker_table,
 };
 use jackfield_kernel::sysctl::Setting;
 use jackfield_kernel::{Address, Family, Link, Mark, MarksTable, Route, Rule, RuleAction};
@@ -407,6 +407,7 @@ impl Kernel {
         self.settings.insert((index, ACCEPT_DEFAULT), default);
         self.settings.insert((index, ACCEPT_PREFIX), prefix);
         self.settings.insert((index, DISABLE_IPV6), no_ipv6);
+        self.settings.insert((index, REVERSE_PATH_FILTER), 0);
     }
 
     /// What is there, a line each, in an order that does not depend on when it came.

@@ -132,6 +132,26 @@ fn a_published_port_answers_by_the_interface_that_it_was_asked_by() {
 }
 
 #[test]
+fn switched_off_nothing_is_marked_and_a_secondary_does_not_answer() {
+    let stage = Stage::new();
+    let a = &stage.a;
+    let bridge = docker0(a);
+    let container = bridge.container("container").unwrap();
+    let _echo = Echo::start(&container, container.addresses()).unwrap();
+    nft(a, &publish(&container));
+    let agent = Agent::with_config(a, &format!("{LAB_CONFIG}[defaults]\ncontainers = \"off\"\n"));
+    let attached = stage.attach(2, 1, 1);
+    configured_within(a, &attached, PATIENCE);
+    let remote: [(&str, &Host); 1] = [("the remote host", stage.lab.remote())];
+    let left = unanswered(&remote, &attached.addresses, Duration::from_millis(500));
+    assert_eq!(left.len(), 4, "{left:?}");
+    let primary: Vec<IpAddr> = a.primary().addresses().collect();
+    assert_eq!(unanswered(&remote, &primary, ANSWER), [""; 0]);
+    assert_eq!(tables(a), ["table inet engine"]);
+    agent.stop();
+}
+
+#[test]
 fn marks_come_and_go_with_destination_nat_and_with_the_interfaces() {
     let stage = Stage::new();
     let a = &stage.a;

@@ -98,7 +98,7 @@ impl Drop for Watch {
 impl Seen {
     pub(crate) fn is_ours(&self) -> bool {
         match &self.subject {
-            Subject::Link(_) | Subject::Settings => false,
+            Subject::Link(_) | Subject::Settings(_) => false,
             Subject::Address(address) => address.protocol == OURS,
             Subject::Route(route) => route.protocol == OURS,
             Subject::Rule(rule) => rule.protocol == OURS,
@@ -117,7 +117,7 @@ pub(crate) fn assert_only(seen: &[Seen], allowed: &[Allowed]) {
 
 fn is_allowed(subject: &Subject, allowed: &[Allowed]) -> bool {
     match subject {
-        Subject::Link(_) | Subject::Settings => true,
+        Subject::Link(_) | Subject::Settings(_) => true,
         Subject::Address(address) => allowed.iter().any(|own| {
             own.interface == address.interface && own.addresses.contains(&address.address.addr())
         }),
