@@ -69,6 +69,7 @@ fn nft_reads_it_as_it_is_meant() {
         "ct direction original meta mark 0x00000000 ct mark & 0x0000007f == 0x00000000 iif vmap \
          @interfaces",
         "type filter hook prerouting priority mangle; policy accept;",
+        "type route hook output priority mangle; policy accept;",
         "ct direction reply meta mark 0x00000000 ct mark & 0x0000007f != 0x00000000 meta mark set \
          ct mark & 0x0000007f",
     ];
@@ -84,6 +85,11 @@ fn whatever_is_changed_in_it_is_seen() {
         "add rule inet jackfield prerouting accept",
         "insert rule inet jackfield forward return",
         "add chain inet jackfield more",
+        "delete chain inet jackfield output",
+        "delete chain inet jackfield output; \
+         add chain inet jackfield output { type filter hook output priority mangle; }; \
+         add rule inet jackfield output ct direction reply meta mark 0 ct mark and 0x7f != 0 \
+         meta mark set ct mark and 0x7f",
         "add element inet jackfield interfaces { 77 : drop }",
         "flush map inet jackfield interfaces",
         "add table inet jackfield { flags dormant; }",
