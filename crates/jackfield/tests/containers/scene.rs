@@ -16,6 +16,9 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// How long somebody waits who asks all the time.
 const IMPATIENCE: Duration = Duration::from_millis(50);
+/// And between two questions: a port that is soon used again would be taken for a connection that
+/// was there before the container.
+const PAUSE: Duration = Duration::from_millis(10);
 /// So many addresses that do not answer one client tell enough.
 const ENOUGH: usize = 4;
 
@@ -157,6 +160,7 @@ pub(crate) fn while_asked<T>(from: &Host, interfaces: &[Attached], work: impl Fn
                     break;
                 }
                 let _ = probe(from, None, Echo::at(address), transport, IMPATIENCE);
+                std::thread::sleep(PAUSE);
             }
         });
         work()
