@@ -60,7 +60,7 @@ fn a_published_port_answers_by_every_interface(kind: Kind, first: First, filter:
             // the first port, and whoever asks in that moment may be quicker than we are.
             let seen_in_time = containers == "on" || matches!(kind, Kind::Docker { .. });
             let asked = if seen_in_time { &secondaries[..] } else { &[] };
-            engine = while_asked(lab.remote(), asked, start);
+            engine = while_asked(&scene.far, asked, start);
         }
     }
     scene.nothing_is_left_to_do();
@@ -69,7 +69,7 @@ fn a_published_port_answers_by_every_interface(kind: Kind, first: First, filter:
     scene.the_container_reaches_everybody(&engine, &all, "with all interfaces");
 
     one_is_pulled_and_plugged_again(&scene, &all);
-    while_asked(lab.remote(), &all, || {
+    while_asked(&scene.far, &all, || {
         engine.restart();
         scene.nothing_is_left_to_do();
         scene.everybody_is_answered_by(&all, "the engine was started again");
@@ -80,7 +80,7 @@ fn a_published_port_answers_by_every_interface(kind: Kind, first: First, filter:
         scene.everybody_is_answered_by(&all, "the agent was stopped");
     });
     let agent = Agent::start(a);
-    while_asked(lab.remote(), &all, || {
+    while_asked(&scene.far, &all, || {
         agent.wait_until_started();
         scene.nothing_is_left_to_do();
         scene.everybody_is_answered_by(&all, "the agent was started again");
@@ -113,13 +113,13 @@ fn one_is_pulled_and_plugged_again(scene: &Scene, all: &[Attached]) {
         .iter()
         .map(|address| PacketStream::start(lab.remote(), None, *address, INTERVAL).unwrap())
         .collect();
-    while_asked(&scene.near[0], &rest, || {
+    while_asked(&scene.far, &rest, || {
         for _ in 0..3 {
             lab.detach(pulled.mac).unwrap();
             scene.nothing_is_left_to_do();
             scene.everybody_is_answered_by(&rest, "one is unplugged");
             lab.attach(&scene.stage.a, pulled.mac, &Plug::new(device)).unwrap();
-            configured_within(&scene.stage.a, pulled, PATIENCE);
+            scene.is_configured(pulled);
             scene.nothing_is_left_to_do();
             scene.everybody_is_answered_by(all, "it is plugged again");
         }

@@ -16,8 +16,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// How long somebody waits who asks all the time.
 const IMPATIENCE: Duration = Duration::from_millis(50);
-/// And between two questions: a port that is soon used again would be taken for a connection that
-/// was there before the container.
+/// And between two questions.
 const PAUSE: Duration = Duration::from_millis(10);
 /// So many addresses that do not answer one client tell enough.
 const ENOUGH: usize = 4;
@@ -26,6 +25,9 @@ const ENOUGH: usize = 4;
 pub(crate) struct Scene {
     pub(crate) stage: Stage,
     pub(crate) near: [Instance; 2],
+    /// Asks all the time, and nothing else: what was asked when there was no container stays as it
+    /// was for that client and its port.
+    pub(crate) far: Instance,
 }
 
 impl Scene {
@@ -37,7 +39,8 @@ impl Scene {
             stage.a.set_sysctl(&setting, reverse_path_filter).unwrap();
         }
         let near = [0, 1].map(|subnet: usize| stage.lab.client(&stage.subnets[subnet]).unwrap());
-        Scene { stage, near }
+        let far = stage.lab.client(&stage.subnets[2]).unwrap();
+        Scene { stage, near, far }
     }
 
     pub(crate) fn primary(&self) -> Attached {
@@ -48,9 +51,21 @@ impl Scene {
     pub(crate) fn plug_three(&self) -> [Attached; 3] {
         [(2, 1), (2, 2), (1, 3)].map(|(subnet, device)| {
             let attached = self.stage.attach(subnet, device, 1);
-            configured_within(&self.stage.a, &attached, PATIENCE);
+            self.is_configured(&attached);
             attached
         })
+    }
+
+    /// Waits until an interface has all its addresses, and the kernel takes them for the host's: of
+    /// IPv6 that is later, and what is asked in between goes elsewhere for good.
+    pub(crate) fn is_configured(&self, interface: &Attached) {
+        let a = &self.stage.a;
+        configured_within(a, interface, PATIENCE);
+        eventually("the addresses are local", PATIENCE, || {
+            let routes = ["-4", "-6"].map(|family| format!("ip {family} route show table local;"));
+            let routes = shell(a, &routes.concat());
+            interface.addresses.iter().all(|address| routes.contains(&format!("local {address} ")))
+        });
     }
 
     pub(crate) fn nothing_is_left_to_do(&self) {
