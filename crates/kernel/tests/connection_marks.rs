@@ -163,15 +163,18 @@ fn a_rule_for_a_mark_is_listed_as_it_was_added() {
     let bench = bench();
     let mut kernel = Rtnetlink::open_in(&bench.namespace).unwrap();
     for family in Family::BOTH {
-        let rule = Rule {
-            mark: Some(Mark { value: 3, mask: 0x7f }),
+        let rule = |value, action| Rule {
+            mark: Some(Mark { value, mask: 0x7f }),
             protocol: 106,
-            ..Rule::new(family, 14_010, RuleAction::Table(10_001))
+            ..Rule::new(family, 14_010, action)
         };
-        kernel.request("add a rule", rule.add()).unwrap();
-        let list = Rule::list(&mut kernel, family).unwrap();
-        assert!(list.contains(&rule), "{list:?}");
-        kernel.request("remove a rule", rule.remove()).unwrap();
-        assert!(!Rule::list(&mut kernel, family).unwrap().contains(&rule));
+        // By no mark too.
+        for rule in [rule(3, RuleAction::Table(10_001)), rule(0, RuleAction::Goto(14_099))] {
+            kernel.request("add a rule", rule.add()).unwrap();
+            let list = Rule::list(&mut kernel, family).unwrap();
+            assert!(list.contains(&rule), "{list:?}");
+            kernel.request("remove a rule", rule.remove()).unwrap();
+            assert!(!Rule::list(&mut kernel, family).unwrap().contains(&rule));
+        }
     }
 }
