@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jackfield_lab::Plug;
 use jackfield_lab::probe::{Echo, PacketStream};
 
 use crate::engine::{Engine, Kind};
@@ -91,9 +90,7 @@ fn a_published_port_answers_by_every_interface(kind: Kind, first: First, filter:
         scene.everybody_is_answered_by(&all, "published anew");
     });
 
-    for interface in &secondaries {
-        lab.detach(interface.mac).unwrap();
-    }
+    secondaries.iter().for_each(|interface| scene.pull(interface));
     scene.nothing_is_left_to_do();
     scene.everybody_is_answered_by(&alone, "all are unplugged");
     scene.the_container_reaches_everybody(&engine, &alone, "all are unplugged");
@@ -115,11 +112,10 @@ fn one_is_pulled_and_plugged_again(scene: &Scene, all: &[Attached]) {
         .collect();
     while_asked(&scene.far, &rest, || {
         for _ in 0..3 {
-            lab.detach(pulled.mac).unwrap();
+            scene.pull(pulled);
             scene.nothing_is_left_to_do();
             scene.everybody_is_answered_by(&rest, "one is unplugged");
-            lab.attach(&scene.stage.a, pulled.mac, &Plug::new(device)).unwrap();
-            scene.is_configured(pulled);
+            scene.plug_again(pulled, device);
             scene.nothing_is_left_to_do();
             scene.everybody_is_answered_by(all, "it is plugged again");
         }
