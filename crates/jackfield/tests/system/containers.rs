@@ -173,6 +173,13 @@ fn marks_come_and_go_with_destination_nat_and_with_the_interfaces() {
     eventually("connections are marked", PATIENCE, || has_marks(a) && loose("2"));
     let marked = succeed(a, &["plan"]);
     assert!(!marked.contains("mark"), "{marked}");
+    // Who is not let look at nf_tables sees no difference either.
+    let config = ConfigFile::new(LAB_CONFIG);
+    let mut powerless = a.command("setpriv").unwrap();
+    powerless.args(["--bounding-set=-all", "--inh-caps=-all", JACKFIELD]);
+    let output = powerless.args(["--config", config.path(), "plan"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), marked);
 
     // Somebody removes what is ours.
     for deed in
