@@ -15,8 +15,9 @@ use crate::harness::{PATIENCE, eventually};
 /// Which engine, and how it does what differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// With docker-proxy, or by packet filter rules alone.
-    Docker { proxy: bool },
+    /// With docker-proxy, or by packet filter rules alone; containers with IPv6 addresses, or as it
+    /// comes, without.
+    Docker { proxy: bool, ipv6: bool },
     /// With the network made by `netavark`, or by CNI plugins (`cni`).
     Podman { network: &'static str },
 }
@@ -54,8 +55,8 @@ impl Kind {
 /// Everything of the engine's is below this directory, which goes with its enclosure.
 const DOCKER: [&str; 2] = ["--host", "unix:///run/docker.sock"];
 const DOCKERD: &str = "dockerd --host unix:///run/docker.sock --pidfile /run/docker.pid \
-    --data-root /run/docker-data --exec-root /run/docker --storage-driver vfs \
-    --experimental --ipv6 --fixed-cidr-v6 fd17::/64 --ip6tables";
+    --data-root /run/docker-data --exec-root /run/docker --storage-driver vfs";
+const DOCKERD_IPV6: &str = "--experimental --ipv6 --fixed-cidr-v6 fd17::/64 --ip6tables";
 /// With the runtime that Docker has: crun wants to raise limits, which not every root may.
 const PODMAN: [&str; 12] = [
     "--root",
@@ -89,7 +90,7 @@ impl<'a> Engine<'a> {
     pub(crate) fn start(host: &'a Host, kind: Kind) -> Self {
         let engine = Engine { kind, enclosure: Enclosure::new(host) };
         match kind {
-            Kind::Docker { .. } => engine.start_daemon(),
+            Kind::Docker { proxy, ipv6 } => engine.start_daemon(proxy, ipv6),
             Kind::Podman { network } => {
                 // Not every machine has the control group's pids controller.
                 let configuration = format!(
@@ -136,14 +137,14 @@ impl<'a> Engine<'a> {
     /// but the container.
     pub(crate) fn restart(&self) {
         match self.kind {
-            Kind::Docker { .. } => {
+            Kind::Docker { proxy, ipv6 } => {
                 let pid = self.enclosure.shell("cat /run/docker.pid");
                 self.enclosure.shell(&format!("kill {pid}"));
                 let gone = format!("[ -e /proc/{} ] || echo gone", pid.trim());
                 eventually("dockerd has ended", PATIENCE, || {
                     !self.enclosure.shell(&gone).is_empty()
                 });
-                self.start_daemon();
+                self.start_daemon(proxy, ipv6);
             }
             Kind::Podman { .. } => {
                 succeeded(self.command().args(["stop", NAME]));
@@ -187,9 +188,9 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn start_daemon(&self) {
-        let proxy = self.kind == Kind::Docker { proxy: true };
-        let start = format!("{DOCKERD} --userland-proxy={proxy} >>/run/dockerd.log 2>&1 &");
+    fn start_daemon(&self, proxy: bool, ipv6: bool) {
+        let ipv6 = if ipv6 { DOCKERD_IPV6 } else { "" };
+        let start = format!("{DOCKERD} {ipv6} --userland-proxy={proxy} >>/run/dockerd.log 2>&1 &");
         self.enclosure.shell(&start);
         let runs = || self.command().arg("version").output().unwrap().status.success();
         let end = std::time::Instant::now() + PATIENCE;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jackfield_lab::probe::{Echo, PacketStream};
+use jackfield_lab::probe::{Echo, PacketStream, Transport};
 
 use crate::engine::{Engine, Kind};
 use crate::harness::*;
@@ -128,22 +128,42 @@ fn one_is_pulled_and_plugged_again(scene: &Scene, all: &[Attached]) {
 
 #[test]
 fn docker_that_starts_after_the_agent() {
-    let docker = Kind::Docker { proxy: true };
+    let docker = Kind::Docker { proxy: true, ipv6: true };
     a_published_port_answers_by_every_interface(docker, First::Agent, "1");
 }
 
 #[test]
 #[ignore = "long: .ci/run runs it"]
 fn docker_that_starts_before_the_agent() {
-    let docker = Kind::Docker { proxy: true };
+    let docker = Kind::Docker { proxy: true, ipv6: true };
     a_published_port_answers_by_every_interface(docker, First::Engine, "2");
 }
 
 #[test]
 #[ignore = "long: .ci/run runs it"]
 fn docker_without_its_proxy() {
-    let docker = Kind::Docker { proxy: false };
+    let docker = Kind::Docker { proxy: false, ipv6: true };
     a_published_port_answers_by_every_interface(docker, First::Agent, "0");
+}
+
+#[test]
+#[ignore = "long: .ci/run runs it"]
+fn docker_as_it_comes_carries_connections_of_ipv6_by_its_proxy() {
+    let docker = Kind::Docker { proxy: true, ipv6: false };
+    if !docker.is_installed() {
+        return;
+    }
+    let scene = Scene::new("1");
+    let agent = Agent::start(&scene.stage.a);
+    let interfaces = [&[scene.primary()][..], &scene.plug_three()].concat();
+    let engine = Engine::start(&scene.stage.a, docker);
+    engine.publish();
+    scene.nothing_is_left_to_do();
+    // It answers datagrams by whatever address leads to who asked.
+    let carried = |address: IpAddr, by: Transport| address.is_ipv4() || by == Transport::Tcp;
+    scene.everybody_is_answered_where(carried, &interfaces, "as it comes");
+    agent.stop();
+    engine.close();
 }
 
 #[test]

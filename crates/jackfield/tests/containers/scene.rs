@@ -110,6 +110,18 @@ impl Scene {
     /// interface that was asked: the cloud lets no other answer out.
     #[track_caller]
     pub(crate) fn everybody_is_answered_by(&self, interfaces: &[Attached], when: &str) {
+        self.everybody_is_answered_where(|_, _| true, interfaces, when);
+    }
+
+    /// As [`Scene::everybody_is_answered_by`], of these addresses and transports alone.
+    #[track_caller]
+    pub(crate) fn everybody_is_answered_where(
+        &self,
+        asked: impl Fn(IpAddr, Transport) -> bool + Sync,
+        interfaces: &[Attached],
+        when: &str,
+    ) {
+        let asked = &asked;
         let clients = [
             ("the instance itself", &*self.stage.a),
             ("the remote host", self.stage.lab.remote()),
@@ -119,7 +131,7 @@ impl Scene {
         let failed: Vec<String> = std::thread::scope(|scope| {
             let asking = clients.map(|(name, client)| {
                 scope.spawn(move || {
-                    let unanswered = unanswered(client, interfaces);
+                    let unanswered = unanswered(client, interfaces, asked);
                     unanswered.into_iter().map(move |what| format!("{name}: {what}\n"))
                 })
             });
@@ -160,11 +172,15 @@ impl Scene {
 }
 
 /// Which addresses do not answer whoever asks from there, and how.
-fn unanswered(from: &Host, interfaces: &[Attached]) -> Vec<String> {
+fn unanswered(
+    from: &Host,
+    interfaces: &[Attached],
+    asked: &impl Fn(IpAddr, Transport) -> bool,
+) -> Vec<String> {
     let mut failed = Vec::new();
     for interface in interfaces {
         for address in &interface.addresses {
-            for transport in Transport::ALL {
+            for transport in Transport::ALL.into_iter().filter(|by| asked(*address, *by)) {
                 if let Err(error) = probe(from, None, Echo::at(*address), transport, ANSWER) {
                     let name = &interface.name;
                     failed.push(format!("{address} of {name} by {transport:?}: {error}"));
