@@ -1,10 +1,11 @@
 //! Containers over several interfaces: a forwarded connection is answered by the interface by which
 //! it came.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use jackfield_lab::probe::{Echo, Transport, probe};
+use jackfield_lab::probe::{Echo, ProbeError, Transport, probe};
 use jackfield_lab::{Bridge, Container, Host, Instance, Lab};
 
 use crate::harness::*;
@@ -130,6 +131,28 @@ fn a_published_port_answers_by_the_interface_that_it_was_asked_by() {
         }
     }
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.concat());
+    assert_eq!(lab.violations(), []);
+    agent.stop();
+}
+
+#[test]
+fn that_a_container_cannot_be_reached_is_said_by_the_interface_that_was_asked() {
+    let stage = Stage::new();
+    let (lab, a) = (&stage.lab, &stage.a);
+    let bridge = docker0(a);
+    let container = bridge.container("container").unwrap();
+    let agent = Agent::start(a);
+    let attached = stage.attach(2, 1, 1);
+    configured_within(a, &attached, PATIENCE);
+    nft(a, &publish(&container));
+    eventually("connections are marked", PATIENCE, || has_marks(a));
+    // Nobody answers there when the bridge looks for it.
+    shell(&container, "ip address flush dev eth0");
+    for address in attached.addresses {
+        let to = SocketAddr::new(address, PUBLISHED);
+        let answer = probe(lab.remote(), None, to, Transport::Tcp, PATIENCE);
+        assert_eq!(answer, Err(ProbeError::Failed(ErrorKind::HostUnreachable)), "{to}");
+    }
     assert_eq!(lab.violations(), []);
     agent.stop();
 }
