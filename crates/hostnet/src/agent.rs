@@ -27,7 +27,7 @@ use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::apply::Applied;
-use crate::change::Change;
+use crate::change::{Change, Edit};
 use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::desired::{Role, Scope};
@@ -582,6 +582,13 @@ impl Agent {
     fn tell(&self, done: &Plan, after: &View) {
         let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
         for change in &done.changes {
+            if let Edit::Marks { to, .. } = &change.edit {
+                let count = to.as_ref().map_or(0, |to| to.marks.len());
+                info!(
+                    "forwarded connections are answered by where they came in: {count} interfaces"
+                );
+                continue;
+            }
             *counts.entry(change.interface.as_ref().map(|about| about.index)).or_default() += 1;
         }
         for (index, count) in counts {

@@ -14,7 +14,13 @@ use crate::snapshot::{OURS, Snapshot};
 
 /// How far behind the first rule those for marks are: behind main's routes to containers, before
 /// the rules for sources, of which a container's address could be one.
-const MARK_RULES: u32 = 10;
+const MARK_RULES: u32 = 11;
+/// How far behind the first rule the one is that lets packets without a mark skip them.
+const SKIP: u32 = 10;
+/// How far behind the first rule packets without a mark go on.
+const WITHOUT_MARK: u32 = 99;
+/// More rules than these are skipped by packets without a mark.
+const FEW: usize = 2;
 /// `rp_filter`: what arrives may come by any interface.
 const LOOSE: i32 = 2;
 /// `rp_filter`: what arrives must come by the interface that leads back to its source.
@@ -101,7 +107,34 @@ pub(crate) fn mark(
             });
         }
     }
+    if marks.marks.len() > FEW {
+        skip(snapshot, agent, desired);
+    }
     desired.marks = (!marks.marks.is_empty()).then_some(marks);
+}
+
+/// Lets packets without a mark of ours skip the rules for marks: they are most of all packets, and
+/// rules are asked one after the other.
+fn skip(snapshot: &Snapshot, agent: &AgentConfig, desired: &mut Desired) {
+    let stays = |rule: &&Rule| match rule.action {
+        RuleAction::Table(table) => rule.protocol == OURS && desired.kept_tables.contains(&table),
+        _ => false,
+    };
+    let kept = snapshot.rules.iter().filter(stays);
+    let families: BTreeSet<Family> = kept
+        .chain(&desired.rules)
+        .filter(|rule| rule.mark.is_some())
+        .map(|rule| rule.family)
+        .collect();
+    let behind = agent.rule_priority.saturating_add(WITHOUT_MARK);
+    for family in families {
+        desired.rules.insert(Rule {
+            mark: Some(Mark { value: 0, mask: agent.mark_mask }),
+            protocol: OURS,
+            ..Rule::new(family, agent.rule_priority.saturating_add(SKIP), RuleAction::Goto(behind))
+        });
+        desired.rules.insert(Rule { protocol: OURS, ..Rule::new(family, behind, RuleAction::Nop) });
+    }
 }
 
 /// What is to be done about the table of marks: what is there that counts, and what shall be.

@@ -490,14 +490,19 @@ impl<'a> Planner<'a> {
                     .iter()
                     .any(|link| link.name == *name || link.alternative_names.contains(name))
         });
-        let mut journal = Journal { table, name: name.or(before.name.clone()), ..before };
+        let plain = Journal { table, name: name.or(before.name.clone()), ..before };
+        let mut journal = plain.clone();
         let filter = containers::reverse_path_filter(
             &mut journal,
             setting(REVERSE_PATH_FILTER),
             containers::wanted(subject.config.containers, &self.snapshot.forwarding),
             &self.snapshot.forwarding,
         );
-        let alias = journal.write()?;
+        // Where there is no room to say what it was, it stays as it is.
+        let (journal, alias, filter) = match journal.write() {
+            Some(alias) => (journal, alias, filter),
+            None => (plain.clone(), plain.write()?, None),
+        };
         let primary_mtu = || {
             let mac = self.cloud.primary?;
             let primary = self.snapshot.candidates().find(|candidate| candidate.mac == mac)?;

@@ -13,12 +13,18 @@
 //!     type filter hook prerouting priority mangle
 //!     ct direction reply meta mark 0 ct mark & 0x7f != 0 meta mark set ct mark & 0x7f
 //!   }
+//!   chain output {
+//!     type route hook output priority mangle
+//!     ct direction reply meta mark 0 ct mark & 0x7f != 0 meta mark set ct mark & 0x7f
+//!   }
 //! }
 //! ```
 //!
 //! Whether a packet is forwarded is known behind destination NAT and routing: marked there, no
 //! connection of the host itself is. A reply is routed before its source is translated back, so
-//! that no rule for the source could match: the mark is in its place.
+//! that no rule for the source could match: the mark is in its place. What the host itself says in
+//! the container's stead, that it cannot be reached or that a packet is too big for it, is routed
+//! once more with the mark.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,9 +40,11 @@ use crate::{Nftables, Request};
 const MAP: &str = "interfaces";
 const FORWARD: &str = "forward";
 const PREROUTING: &str = "prerouting";
+const OUTPUT: &str = "output";
 
 const NF_INET_PRE_ROUTING: u32 = 0;
 const NF_INET_FORWARD: u32 = 2;
+const NF_INET_LOCAL_OUT: u32 = 3;
 /// `NF_IP_PRI_MANGLE`: behind connection tracking, before destination NAT.
 const MANGLE: i32 = -150;
 const NF_ACCEPT: u32 = 1;
@@ -206,7 +214,7 @@ impl ConnectionMarks {
                 chain = chain
                     .nested(NFTA_CHAIN_HOOK, place)
                     .number(NFTA_CHAIN_POLICY, NF_ACCEPT)
-                    .text(NFTA_CHAIN_TYPE, "filter");
+                    .text(NFTA_CHAIN_TYPE, kind_of(hook));
             }
             changes.push(message(NFT_MSG_NEWCHAIN, INET, chain));
         }
@@ -275,7 +283,10 @@ impl ConnectionMarks {
             .iter()
             .map(|(name, hook)| (name.as_str(), hook.map(|hook| (hook, MANGLE))))
             .collect();
-        is == shall && chains.iter().all(|chain| chain.policy.is_none_or(|is| is == NF_ACCEPT))
+        let accept = |chain: &Chain| chain.policy.is_none_or(|is| is == NF_ACCEPT);
+        let kind =
+            |chain: &Chain| chain.kind.as_deref() == chain.hook.map(|(hook, _)| kind_of(hook));
+        is == shall && chains.iter().all(|chain| accept(chain) && kind(chain))
     }
 
     fn has_rules(&self, rules: &[(String, Vec<u8>)]) -> bool {
@@ -294,7 +305,11 @@ impl ConnectionMarks {
 
     /// The chains, each with its hook.
     fn chains(&self) -> impl Iterator<Item = (String, Option<u32>)> {
-        let hooks = [(FORWARD, NF_INET_FORWARD), (PREROUTING, NF_INET_PRE_ROUTING)];
+        let hooks = [
+            (FORWARD, NF_INET_FORWARD),
+            (PREROUTING, NF_INET_PRE_ROUTING),
+            (OUTPUT, NF_INET_LOCAL_OUT),
+        ];
         let marks: BTreeSet<u32> = self.marks.values().copied().collect();
         marks
             .into_iter()
@@ -316,7 +331,7 @@ impl ConnectionMarks {
             load_packet(NFT_META_IIF),
             look_up(),
         ];
-        let prerouting = [
+        let reply = [
             load_connection(NFT_CT_DIRECTION),
             compare(NFT_CMP_EQ, &[REPLY]),
             load_packet(NFT_META_MARK),
@@ -337,8 +352,12 @@ impl ConnectionMarks {
             ];
             (chain_of(mark, mask), list(rule))
         };
-        let hooks =
-            [(FORWARD.to_owned(), list(forward)), (PREROUTING.to_owned(), list(prerouting))];
+        let reply = list(reply);
+        let hooks = [
+            (FORWARD.to_owned(), list(forward)),
+            (PREROUTING.to_owned(), reply.clone()),
+            (OUTPUT.to_owned(), reply),
+        ];
         marks.into_iter().map(set).chain(hooks)
     }
 
@@ -372,6 +391,11 @@ fn host_order() -> Vec<u8> {
 /// What is to be removed must be there; what is made is left as it is where it is there.
 fn removal() -> Vec<Request> {
     vec![table(NFT_MSG_NEWTABLE), table(NFT_MSG_DELTABLE)]
+}
+
+/// What kind of chain the hook has: of what the host sends the route is chosen already.
+fn kind_of(hook: u32) -> &'static str {
+    if hook == NF_INET_LOCAL_OUT { "route" } else { "filter" }
 }
 
 fn chain_of(mark: u32, mask: u32) -> String {

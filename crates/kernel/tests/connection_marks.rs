@@ -69,6 +69,7 @@ fn nft_reads_it_as_it_is_meant() {
         "ct direction original meta mark 0x00000000 ct mark & 0x0000007f == 0x00000000 iif vmap \
          @interfaces",
         "type filter hook prerouting priority mangle; policy accept;",
+        "type route hook output priority mangle; policy accept;",
         "ct direction reply meta mark 0x00000000 ct mark & 0x0000007f != 0x00000000 meta mark set \
          ct mark & 0x0000007f",
     ];
@@ -84,6 +85,11 @@ fn whatever_is_changed_in_it_is_seen() {
         "add rule inet jackfield prerouting accept",
         "insert rule inet jackfield forward return",
         "add chain inet jackfield more",
+        "delete chain inet jackfield output",
+        "delete chain inet jackfield output; \
+         add chain inet jackfield output { type filter hook output priority mangle; }; \
+         add rule inet jackfield output ct direction reply meta mark 0 ct mark and 0x7f != 0 \
+         meta mark set ct mark and 0x7f",
         "add element inet jackfield interfaces { 77 : drop }",
         "flush map inet jackfield interfaces",
         "add table inet jackfield { flags dormant; }",
@@ -157,15 +163,18 @@ fn a_rule_for_a_mark_is_listed_as_it_was_added() {
     let bench = bench();
     let mut kernel = Rtnetlink::open_in(&bench.namespace).unwrap();
     for family in Family::BOTH {
-        let rule = Rule {
-            mark: Some(Mark { value: 3, mask: 0x7f }),
+        let rule = |value, action| Rule {
+            mark: Some(Mark { value, mask: 0x7f }),
             protocol: 106,
-            ..Rule::new(family, 14_010, RuleAction::Table(10_001))
+            ..Rule::new(family, 14_010, action)
         };
-        kernel.request("add a rule", rule.add()).unwrap();
-        let list = Rule::list(&mut kernel, family).unwrap();
-        assert!(list.contains(&rule), "{list:?}");
-        kernel.request("remove a rule", rule.remove()).unwrap();
-        assert!(!Rule::list(&mut kernel, family).unwrap().contains(&rule));
+        // By no mark too.
+        for rule in [rule(3, RuleAction::Table(10_001)), rule(0, RuleAction::Goto(14_099))] {
+            kernel.request("add a rule", rule.add()).unwrap();
+            let list = Rule::list(&mut kernel, family).unwrap();
+            assert!(list.contains(&rule), "{list:?}");
+            kernel.request("remove a rule", rule.remove()).unwrap();
+            assert!(!Rule::list(&mut kernel, family).unwrap().contains(&rule));
+        }
     }
 }

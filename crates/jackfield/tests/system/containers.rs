@@ -1,13 +1,15 @@
 //! Containers over several interfaces: a forwarded connection is answered by the interface by which
 //! it came.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use jackfield_lab::probe::{Echo, Transport, probe};
+use jackfield_lab::probe::{Echo, ProbeError, Transport, probe};
 use jackfield_lab::{Bridge, Container, Host, Instance, Lab};
 
 use crate::harness::*;
+use crate::killed::{is_killed, require_strace};
 
 const ANSWER: Duration = Duration::from_secs(3);
 /// The port that is published, and leads to the container's echo.
@@ -109,12 +111,14 @@ fn a_published_port_answers_by_the_interface_that_it_was_asked_by() {
     let outside = [Lab::REMOTE_IPV4, Lab::REMOTE_IPV6];
     let _outside = Echo::start(lab.remote(), &outside).unwrap();
     let mut failed = Vec::new();
-    for strictness in ["0", "1", "2"] {
+    for (strictness, by_mark) in [("0", "0"), ("1", "0"), ("1", "1"), ("2", "0")] {
+        a.set_sysctl("net/ipv4/conf/all/src_valid_mark", by_mark).unwrap();
         for name in ["all", "default", "eth1", "eth2", "eth3", "eth0", "docker0"] {
             a.set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), strictness).unwrap();
         }
         eventually("the reverse path filter lets forwarded connections in", PATIENCE, || {
-            ["eth1", "eth2", "eth3"].iter().all(|name| strictness == "0" || filter(a, name) == "2")
+            let all = filter(a, "all");
+            ["eth1", "eth2", "eth3"].iter().all(|name| filter(a, name).max(all.clone()) != "1")
         });
         let unanswered = unanswered(&clients, &addresses, ANSWER);
         failed.extend(unanswered.iter().map(|text| format!("rp_filter {strictness}: {text}\n")));
@@ -127,6 +131,28 @@ fn a_published_port_answers_by_the_interface_that_it_was_asked_by() {
         }
     }
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.concat());
+    assert_eq!(lab.violations(), []);
+    agent.stop();
+}
+
+#[test]
+fn that_a_container_cannot_be_reached_is_said_by_the_interface_that_was_asked() {
+    let stage = Stage::new();
+    let (lab, a) = (&stage.lab, &stage.a);
+    let bridge = docker0(a);
+    let container = bridge.container("container").unwrap();
+    let agent = Agent::start(a);
+    let attached = stage.attach(2, 1, 1);
+    configured_within(a, &attached, PATIENCE);
+    nft(a, &publish(&container));
+    eventually("connections are marked", PATIENCE, || has_marks(a));
+    // Nobody answers there when the bridge looks for it.
+    shell(&container, "ip address flush dev eth0");
+    for address in attached.addresses {
+        let to = SocketAddr::new(address, PUBLISHED);
+        let answer = probe(lab.remote(), None, to, Transport::Tcp, PATIENCE);
+        assert_eq!(answer, Err(ProbeError::Failed(ErrorKind::HostUnreachable)), "{to}");
+    }
     assert_eq!(lab.violations(), []);
     agent.stop();
 }
@@ -170,6 +196,13 @@ fn marks_come_and_go_with_destination_nat_and_with_the_interfaces() {
     eventually("connections are marked", PATIENCE, || has_marks(a) && loose("2"));
     let marked = succeed(a, &["plan"]);
     assert!(!marked.contains("mark"), "{marked}");
+    // Who is not let look at nf_tables sees no difference either.
+    let config = ConfigFile::new(LAB_CONFIG);
+    let mut powerless = a.command("setpriv").unwrap();
+    powerless.args(["--bounding-set=-all", "--inh-caps=-all", JACKFIELD]);
+    let output = powerless.args(["--config", config.path(), "plan"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), marked);
 
     // Somebody removes what is ours.
     for deed in
@@ -188,9 +221,9 @@ fn marks_come_and_go_with_destination_nat_and_with_the_interfaces() {
             }
         });
     }
-    shell(a, "ip rule del priority 14010 fwmark 0x1/0x7f");
+    shell(a, "ip rule del priority 14011 fwmark 0x1/0x7f");
     eventually("the rule is put back", PATIENCE, || {
-        shell(a, "ip rule show priority 14010").contains("fwmark 0x1/0x7f")
+        shell(a, "ip rule show priority 14011").contains("fwmark 0x1/0x7f")
     });
 
     // The engine stops.
@@ -342,4 +375,50 @@ fn a_port_that_the_older_iptables_publishes_answers_too() {
     let remote: [(&str, &Host); 1] = [("the remote host", lab.remote())];
     assert_eq!(unanswered(&remote, &ipv4, ANSWER), [""; 0]);
     agent.stop();
+}
+
+#[test]
+fn killed_at_any_message_to_the_kernel_the_next_command_finishes_or_leaves_nothing() {
+    require_strace();
+    let stage = Stage::new();
+    let a = &stage.a;
+    a.set_sysctl("net/ipv4/conf/default/rp_filter", "1").unwrap();
+    stage.attach(2, 1, 1);
+    let config = ConfigFile::new(&format!("{LAB_CONFIG}[defaults]\ncontainers = \"on\"\n"));
+    let run = |arguments: &[&str]| {
+        let output = jackfield_with(a, &config, arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    };
+    let state = || {
+        let rules = shell(a, "ip rule; ip -6 rule");
+        let alias = a.link("eth1").unwrap().alias.unwrap_or_default();
+        (nft(a, "list ruleset"), rules, filter(a, "eth1"), alias)
+    };
+    let bare = state();
+    run(&["plug", "eth1"]);
+    let plugged = state();
+    assert_eq!(plugged.2, "2");
+    for (command, start, done) in [("plug", "unplug", &plugged), ("unplug", "plug", &bare)] {
+        let mut kills = 0;
+        for call in ["sendto", "write"] {
+            for nth in 1.. {
+                run(&[start, "eth1"]);
+                if !is_killed(a, &config, call, nth, &[command, "eth1"]) {
+                    break;
+                }
+                kills += 1;
+                if nth % 2 == 0 {
+                    // What went on is given up.
+                    run(&[start, "eth1"]);
+                    assert_eq!(
+                        state(),
+                        if command == "plug" { bare.clone() } else { plugged.clone() }
+                    );
+                }
+                run(&[command, "eth1"]);
+                assert_eq!(&state(), done, "after {command} was killed at {call} {nth}");
+            }
+        }
+        assert!(kills > 5, "{command} was killed {kills} times");
+    }
 }

@@ -27,7 +27,7 @@ const ALL: &[&str] = &[];
 
 const SIGKILL: i32 = 9;
 
-fn require_strace() {
+pub(crate) fn require_strace() {
     let found = Command::new("strace").arg("--version").stdout(Stdio::null()).status();
     assert!(
         found.is_ok_and(|status| status.success()),
@@ -38,7 +38,13 @@ fn require_strace() {
 
 /// Runs a command that is killed when it is about to make its `nth` system call of this name. False:
 /// it did not make so many, and succeeded.
-fn is_killed(host: &Host, config: &ConfigFile, call: &str, nth: u32, command: &[&str]) -> bool {
+pub(crate) fn is_killed(
+    host: &Host,
+    config: &ConfigFile,
+    call: &str,
+    nth: u32,
+    command: &[&str],
+) -> bool {
     let inject = format!("inject={call}:signal=KILL:when={nth}");
     let mut strace = host.command("strace").unwrap();
     strace.args(["-f", "-o", "/dev/null", "-e", &inject, JACKFIELD, "--config", config.path()]);
