@@ -135,13 +135,7 @@ fn measure(layout: Layout, arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn report(layout: Layout, all: &[(u32, Contestant)]) -> Result<(), Failure> {
-    println!(
-        "Nanoseconds a packet, {}",
-        match layout {
-            Layout::Own => "each interface in a subnet of its own",
-            Layout::Interleaved => "interfaces interleaved in shared subnets",
-        }
-    );
+    println!("Nanoseconds a packet, {}", layout.name());
     for (count, contestant) in all {
         let [v4, v6] = contestant.place.rules()?;
         if contestant.maker != Maker::Nobody {

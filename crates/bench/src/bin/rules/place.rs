@@ -66,7 +66,7 @@ pub(crate) fn stranger(family: Family) -> IpAddr {
 }
 
 /// The address of a neighbour that is only ever a next hop.
-fn hop(family: Family) -> IpAddr {
+pub(crate) fn hop(family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(169, 254, 0, 1).into(),
         Family::V6 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(),
@@ -141,7 +141,7 @@ impl Place {
     }
 }
 
-fn host(name: &str) -> Result<Host, Failure> {
+pub(crate) fn host(name: &str) -> Result<Host, Failure> {
     let host = Host::new(name)?;
     // Nothing but what is measured.
     for (setting, value) in [("accept_dad", "0"), ("router_solicitations", "0"), ("accept_ra", "0")]
@@ -173,17 +173,17 @@ pub(crate) fn cable(near: &Host, far: &Host, interfaces: &[u32]) -> Result<(), F
     Ok(())
 }
 
-fn up(interface: u32) -> Request {
+pub(crate) fn up(interface: u32) -> Request {
     LinkChange { up: Some(true), ..LinkChange::default() }.request(interface)
 }
 
-fn on(interface: u32, address: IpNet) -> Address {
+pub(crate) fn on(interface: u32, address: IpNet) -> Address {
     let flags = AddressFlags { no_prefix_route: true, no_dad: true, ..AddressFlags::default() };
     Address { interface, address, protocol: 0, flags }
 }
 
 /// The addresses of the primary.
-fn own_addresses() -> [IpNet; 2] {
+pub(crate) fn own_addresses() -> [IpNet; 2] {
     [
         IpAddr::from(Ipv4Addr::new(10, 0, 0, 10)).into(),
         IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0xfff, 0, 0, 0, 0, 10)).into(),

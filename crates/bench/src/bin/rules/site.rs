@@ -25,6 +25,16 @@ pub(crate) enum Layout {
     Interleaved,
 }
 
+impl Layout {
+    /// In words.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Layout::Own => "each interface in a subnet of its own",
+            Layout::Interleaved => "interfaces interleaved in shared subnets",
+        }
+    }
+}
+
 /// The interfaces of a host but for its primary. They are numbered from 1.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Site {
@@ -61,13 +71,29 @@ impl Site {
         }
     }
 
-    /// An address of an interface.
+    /// An address of an interface. Every other one of a subnet is free.
     pub(crate) fn address(self, interface: u32, number: u32, family: Family) -> IpAddr {
-        let host = FIRST
-            + match self.layout {
-                Layout::Own => number,
-                Layout::Interleaved => (number * self.interfaces + interface - 1) / SHARED,
-            };
+        let place = match self.layout {
+            Layout::Own => number,
+            Layout::Interleaved => (number * self.interfaces + interface - 1) / SHARED,
+        };
+        self.host(interface, FIRST + 2 * place, family)
+    }
+
+    /// An address that an interface does not have yet, in the midst of others: where subnets are
+    /// shared, beside one of another interface.
+    pub(crate) fn new_address(self, interface: u32, family: Family) -> IpAddr {
+        let place = match self.layout {
+            Layout::Own => self.addresses / 2,
+            Layout::Interleaved => {
+                let neighbour = interface - 1 + SHARED;
+                (self.addresses / 2 * self.interfaces + neighbour) / SHARED
+            }
+        };
+        self.host(interface, FIRST + 2 * place + 1, family)
+    }
+
+    fn host(self, interface: u32, host: u32, family: Family) -> IpAddr {
         match self.subnet(interface, family).network() {
             IpAddr::V4(net) => Ipv4Addr::from_bits(net.to_bits() + host).into(),
             IpAddr::V6(net) => Ipv6Addr::from_bits(net.to_bits() + u128::from(host)).into(),
@@ -176,7 +202,12 @@ mod tests {
         for number in site.numbers() {
             owners.extend(site.addresses(number).map(|ip| (ip, number)));
         }
-        let owners: Vec<(IpAddr, u32)> = owners.into_iter().collect();
-        assert!(owners.windows(2).all(|pair| pair[0].1 != pair[1].1));
+        for family in Family::BOTH {
+            let new = site.new_address(40, family);
+            assert!(owners.range(..new).next_back().is_some_and(|(_, owner)| *owner == 44));
+            assert!(!owners.contains_key(&new) && site.subnet(40, family).contains(&new));
+        }
+        let owners: Vec<u32> = owners.into_values().collect();
+        assert!(owners.windows(2).all(|pair| pair.first() != pair.last()));
     }
 }
