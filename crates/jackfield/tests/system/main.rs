@@ -12,6 +12,7 @@ mod kernel_state;
 mod killed;
 mod lag;
 mod matrix;
+mod others;
 mod plug;
 mod races;
 mod rest;
