@@ -18,6 +18,7 @@
 
 mod applying;
 mod arguments;
+mod astray;
 mod packets;
 mod place;
 mod site;
@@ -99,6 +100,9 @@ fn measure(layout: Layout, arguments: Arguments) -> Result<(), Failure> {
     for site in sites {
         for maker in [Maker::Nobody, Maker::Linear, Maker::Jackfield] {
             let contestant = Contestant::new(Some(site), site, maker)?;
+            if maker == Maker::Jackfield {
+                astray::check(&contestant.place, site)?;
+            }
             all.push((site.interfaces * site.addresses, contestant));
         }
     }
