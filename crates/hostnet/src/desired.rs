@@ -407,10 +407,11 @@ impl<'a> Planner<'a> {
             }
         };
         // What works without a subnet that is known worked with one that was.
-        let homeless = self
-            .snapshot
-            .served_addresses(link.index)
-            .any(|ip| known.addresses.contains(&ip) && known.subnet_of(ip).is_none());
+        let without_subnet: BTreeSet<IpAddr> =
+            known.addresses.iter().copied().filter(|ip| known.subnet_of(*ip).is_none()).collect();
+        // Seldom: what works is told by all rules.
+        let homeless = !without_subnet.is_empty()
+            && self.snapshot.served_addresses(link.index).any(|ip| without_subnet.contains(&ip));
         if homeless || !known.addresses.iter().any(|ip| known.subnet_of(*ip).is_some()) {
             return self.hold_or(subject, Role::Waiting, vec![Problem::incomplete(known)]);
         }

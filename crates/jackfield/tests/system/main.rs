@@ -15,6 +15,7 @@ mod kernel_state;
 mod killed;
 mod lag;
 mod matrix;
+mod others;
 mod plug;
 mod prefixes;
 mod races;
