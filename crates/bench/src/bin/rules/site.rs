@@ -154,6 +154,7 @@ impl Site {
                 slot: Some(Self::slot(number)),
                 subnets: Family::BOTH.map(|family| self.subnet(number, family)).to_vec(),
                 addresses: self.addresses(number).collect::<BTreeSet<IpAddr>>(),
+                prefixes: Family::BOTH.map(|family| self.delegated(number, family)).into(),
                 complete: true,
                 ..CloudInterface::default()
             };
