@@ -273,7 +273,7 @@ fn rules_of_both_families_come_back_as_they_were_added() {
 fn a_rule_that_selects_by_more_than_is_modelled_is_marked_so() {
     let mut bench = bench();
     let mut command = std::process::Command::new("ip");
-    command.args(["rule", "add", "pref", "50", "fwmark", "0x80/0xff", "lookup", "77"]);
+    command.args(["rule", "add", "pref", "50", "ipproto", "tcp", "dport", "80", "lookup", "77"]);
     bench.namespace.start_inside(&mut command, None).unwrap();
     assert!(command.status().unwrap().success());
     let rules = Rule::list(&mut bench.kernel, Family::V4).unwrap();
@@ -444,4 +444,30 @@ fn a_plain_file_is_no_namespace() {
     assert!(error.contains("/etc/hostname") && error.contains("no network namespace"), "{error}");
     let error = Namespace::at(std::path::Path::new("/nowhere/at/all")).unwrap_err().to_string();
     assert!(error.contains("/nowhere/at/all"), "{error}");
+}
+
+#[test]
+fn settings_of_forwarding_are_told_of_whoever_changes_them() {
+    let bench = bench();
+    let mut monitor = bench.namespace.run(Monitor::open).unwrap().unwrap();
+    let mut told = |of: &str, key: &str, value: &str| {
+        let path = format!("/proc/sys/net/{of}/{key}");
+        bench.namespace.run(|| std::fs::write(path, value)).unwrap().unwrap();
+        let mut settings = Vec::new();
+        monitor
+            .receive(|notification| {
+                if let Notification::Changed { subject: Subject::Settings(of), .. } = notification {
+                    settings.push(of);
+                }
+            })
+            .unwrap();
+        settings
+    };
+    assert_eq!(told("ipv4/conf/inner", "rp_filter", "1"), [Some(bench.interface)]);
+    for family in ["ipv4", "ipv6"] {
+        let all = format!("{family}/conf/all");
+        told(&all, "forwarding", "0");
+        assert!(told(&all, "forwarding", "1").contains(&None), "{family}");
+        assert_eq!(told(&all, "forwarding", "1"), [], "{family}");
+    }
 }

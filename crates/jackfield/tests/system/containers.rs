@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use jackfield_kernel::{VethEnd, veth_pair};
 use jackfield_lab::probe::{Echo, ProbeError, Transport, probe};
-use jackfield_lab::{Bridge, Container, Host, Instance, Lab};
+use jackfield_lab::{Bridge, Host, Instance, Lab};
 
 use crate::harness::*;
 use crate::killed::{is_killed, require_strace};
@@ -17,8 +18,8 @@ const PUBLISHED: u16 = 8080;
 
 /// Publishes the container's echo at every address of the host, and lets it out by the primary, as
 /// container engines do.
-fn publish(container: &Container) -> String {
-    let [four, six] = families(container.addresses());
+fn publish(container: &[IpAddr]) -> String {
+    let [four, six] = families(container);
     format!(
         "table inet engine {{
             chain prerouting {{
@@ -63,6 +64,15 @@ fn filter(host: &Host, interface: &str) -> String {
     host.sysctl(&format!("net/ipv4/conf/{interface}/rp_filter")).unwrap()
 }
 
+/// Waits until the host forwards IPv6 to its containers: while its link-local address there is looked
+/// for on others, it asks no container where it is.
+#[track_caller]
+fn forwards(host: &Host) {
+    eventually("every address is in use", PATIENCE, || {
+        shell(host, "ip -6 address show tentative").is_empty()
+    });
+}
+
 /// Who does not reach the published port by which address.
 fn unanswered(clients: &[(&str, &Host)], addresses: &[IpAddr], within: Duration) -> Vec<String> {
     let ask = |name: &str, client: &Host, address: IpAddr, transport| {
@@ -96,7 +106,7 @@ fn a_published_port_answers_by_the_interface_that_it_was_asked_by() {
         configured_within(a, interface, PATIENCE);
     }
     assert!(!has_marks(a), "connections are tracked for nothing");
-    nft(a, &publish(&container));
+    nft(a, &publish(container.addresses()));
     eventually("connections are marked", PATIENCE, || has_marks(a));
 
     let near: Vec<_> = stage.subnets.iter().map(|subnet| lab.client(subnet).unwrap()).collect();
@@ -110,6 +120,7 @@ fn a_published_port_answers_by_the_interface_that_it_was_asked_by() {
     addresses.extend(attached.iter().flat_map(|interface| &interface.addresses));
     let outside = [Lab::REMOTE_IPV4, Lab::REMOTE_IPV6];
     let _outside = Echo::start(lab.remote(), &outside).unwrap();
+    forwards(a);
     let mut failed = Vec::new();
     for (strictness, by_mark) in [("0", "0"), ("1", "0"), ("1", "1"), ("2", "0")] {
         a.set_sysctl("net/ipv4/conf/all/src_valid_mark", by_mark).unwrap();
@@ -144,7 +155,7 @@ fn that_a_container_cannot_be_reached_is_said_by_the_interface_that_was_asked() 
     let agent = Agent::start(a);
     let attached = stage.attach(2, 1, 1);
     configured_within(a, &attached, PATIENCE);
-    nft(a, &publish(&container));
+    nft(a, &publish(container.addresses()));
     eventually("connections are marked", PATIENCE, || has_marks(a));
     // Nobody answers there when the bridge looks for it.
     shell(&container, "ip address flush dev eth0");
@@ -158,16 +169,57 @@ fn that_a_container_cannot_be_reached_is_said_by_the_interface_that_was_asked() 
 }
 
 #[test]
+fn behind_a_link_without_a_bridge_a_published_port_answers_too() {
+    let stage = Stage::new();
+    let (lab, a) = (&stage.lab, &stage.a);
+    // As a VM behind a tap has it.
+    let vm = Host::new("vm").unwrap();
+    let near = VethEnd { name: "tap0", address: None, mtu: None, namespace: None };
+    let far = VethEnd { name: "eth0", namespace: Some(vm.namespace()), ..near };
+    a.apply("make a VM's link", &[veth_pair(near, far)]).unwrap();
+    let side = |device: &str, number: u32| {
+        format!(
+            "ip address add 192.168.77.{number}/30 dev {device}
+             ip address add fd77::{number}/64 dev {device} nodad
+             ip link set {device} up"
+        )
+    };
+    shell(a, &side("tap0", 1));
+    shell(&vm, &side("eth0", 2));
+    shell(&vm, "ip route add default via 192.168.77.1; ip -6 route add default via fd77::1");
+    for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        a.set_sysctl(setting, "1").unwrap();
+    }
+    let addresses = ["192.168.77.2", "fd77::2"].map(|ip| ip.parse().unwrap());
+    let _echo = Echo::start(&vm, &addresses).unwrap();
+    nft(a, &publish(&addresses));
+    let agent = Agent::start(a);
+    let attached = [(1, 1), (2, 2)].map(|(subnet, device)| stage.attach(subnet, device, 1));
+    for interface in &attached {
+        configured_within(a, interface, PATIENCE);
+    }
+    forwards(a);
+    let near = lab.client(&stage.subnets[0]).unwrap();
+    let clients: [(&str, &Host); 2] = [("the remote host", lab.remote()), ("a client", &near)];
+    let addresses: Vec<IpAddr> =
+        attached.iter().flat_map(|interface| interface.addresses.clone()).collect();
+    assert_eq!(unanswered(&clients, &addresses, ANSWER), [""; 0]);
+    assert_eq!(lab.violations(), []);
+    agent.stop();
+}
+
+#[test]
 fn switched_off_nothing_is_marked_and_a_secondary_does_not_answer() {
     let stage = Stage::new();
     let a = &stage.a;
     let bridge = docker0(a);
     let container = bridge.container("container").unwrap();
     let _echo = Echo::start(&container, container.addresses()).unwrap();
-    nft(a, &publish(&container));
+    nft(a, &publish(container.addresses()));
     let agent = Agent::with_config(a, &format!("{LAB_CONFIG}[defaults]\ncontainers = \"off\"\n"));
     let attached = stage.attach(2, 1, 1);
     configured_within(a, &attached, PATIENCE);
+    forwards(a);
     let remote: [(&str, &Host); 1] = [("the remote host", stage.lab.remote())];
     let left = unanswered(&remote, &attached.addresses, Duration::from_millis(500));
     assert_eq!(left.len(), 4, "{left:?}");
@@ -256,7 +308,7 @@ fn a_mark_of_somebody_else_is_left_alone() {
     let bridge = docker0(a);
     let container = bridge.container("container").unwrap();
     let _echo = Echo::start(&container, container.addresses()).unwrap();
-    nft(a, &publish(&container));
+    nft(a, &publish(container.addresses()));
     // Everybody's connection marks, in bits that are not ours, and one that uses ours.
     nft(
         a,
@@ -288,6 +340,7 @@ fn a_mark_of_somebody_else_is_left_alone() {
     eventually("both are marked", PATIENCE, || {
         has_marks(a) && nft(a, "list table inet jackfield").contains("set_0x2_of_0x7f")
     });
+    forwards(a);
     let remote: [(&str, &Host); 1] = [("the remote host", lab.remote())];
     assert_eq!(unanswered(&remote, &attached[0].addresses, ANSWER), [""; 0]);
     // Marked by somebody else when it came in, a packet goes where that one says.
@@ -335,7 +388,8 @@ fn commands_mark_and_unmark_and_a_second_pass_writes_nothing() {
     let bridge = docker0(a);
     let container = bridge.container("container").unwrap();
     let _echo = Echo::start(&container, container.addresses()).unwrap();
-    nft(a, &publish(&container));
+    nft(a, &publish(container.addresses()));
+    forwards(a);
     let remote: [(&str, &Host); 1] = [("the remote host", lab.remote())];
     assert_eq!(unanswered(&remote, &attached.addresses, ANSWER), [""; 0]);
     nft(a, "delete table inet engine");
@@ -372,6 +426,7 @@ fn a_port_that_the_older_iptables_publishes_answers_too() {
     }
     let ipv4: Vec<IpAddr> =
         attached.iter().map(|interface| families(&interface.addresses)[0]).collect();
+    forwards(a);
     let remote: [(&str, &Host); 1] = [("the remote host", lab.remote())];
     assert_eq!(unanswered(&remote, &ipv4, ANSWER), [""; 0]);
     agent.stop();
