@@ -215,11 +215,11 @@ impl Places {
 
     fn take(&mut self, block: &mut Block, priority: u32) {
         let (start, end) = self.room(block.rank);
-        let aligned = (start..end).contains(&priority) && (priority - start) % STEP == 0;
+        let aligned = (start..end).contains(&priority) && (priority - start).is_multiple_of(STEP);
         // What it is around may be asked before what is new; so it is always the same.
         let around = block.around.map(|entry| said_by(&entry));
         let around: BTreeSet<Said> = around.into_iter().collect();
-        let there = self.said.get(&(priority + 1));
+        let there = self.said.get(&priority.saturating_add(1));
         let same = there.map_or(around.is_empty(), |there| *there == around);
         if aligned && same && self.taken.insert(priority) {
             block.priority = Some(priority);
