@@ -91,6 +91,13 @@ proptest! {
         last.apply(&mut rules);
         let (wrong, _) = last.judge(&rules, &mut numbers);
         prop_assert!(wrong.is_empty(), "{wrong:#?}\n{}", show(&rules));
+        // Two entries leave no room for a third: then a row is between the trees.
+        if !last.plan(&rules).is_empty() {
+            prop_assert!(rules.iter().all(|rule| rule.source.is_some()), "{}", show(&rules));
+            last.apply(&mut rules);
+            let (wrong, _) = last.judge(&rules, &mut numbers);
+            prop_assert!(wrong.is_empty(), "{wrong:#?}\n{}", show(&rules));
+        }
         prop_assert!(last.plan(&rules).is_empty(), "{:#?}", last.plan(&rules).changes);
     }
 }

@@ -8,8 +8,8 @@ use crate::harness::*;
 
 fn device_from(host: &Host, source: IpAddr) -> String {
     let (to, family) = match source {
-        IpAddr::V4(_) => (IpAddr::from(Lab::REMOTE_IPV4), "-4"),
-        IpAddr::V6(_) => (IpAddr::from(Lab::REMOTE_IPV6), "-6"),
+        IpAddr::V4(_) => (Lab::REMOTE_IPV4, "-4"),
+        IpAddr::V6(_) => (Lab::REMOTE_IPV6, "-6"),
     };
     let route = shell(host, &format!("ip {family} route get {to} from {source}"));
     let mut words = route.split_whitespace().skip_while(|word| *word != "dev");
