@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jackfield_hostnet::{Change, Desired, Device, Edit, MAIN, Memory, OURS, Plan, Role, Scope};
-use jackfield_kernel::{Family, Route, RouteKind, RuleAction};
+use jackfield_kernel::{Family, Route, RouteKind, Rule, RuleAction};
 use jackfield_metadata::Listing;
 use proptest::prelude::*;
 use world::case::{BRIDGE, Case, PRIMARY, Round, Scene, Without, disturb, learn, removes};
@@ -480,7 +480,16 @@ fn foreign(kernel: &Kernel, plan: &Plan, end: &Kernel) -> Vec<String> {
 /// asked, and a table without any default route passes on to main.
 fn astray(kernel: &Kernel) -> BTreeSet<(u32, IpAddr)> {
     let goes_astray = |interface: u32, ip: IpAddr| {
-        let rules = Lookup::new(&kernel.rules, Family::of(ip));
+        // Where a table has no route at all, the kernel asks the next rule.
+        let asked = |rule: &&Rule| match rule.action {
+            RuleAction::Table(table) => kernel
+                .routes
+                .iter()
+                .any(|route| route.table == table && route.destination == rule.family.everything()),
+            _ => true,
+        };
+        let asked: Vec<Rule> = kernel.rules.iter().filter(asked).cloned().collect();
+        let rules = Lookup::new(&asked, Family::of(ip));
         let Some(table) = rules.find(ip, true).table else { return true };
         let family = Family::of(ip);
         let mut routes = kernel
