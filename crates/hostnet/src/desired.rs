@@ -685,7 +685,13 @@ impl<'a> Planner<'a> {
                     tables.insert(used);
                     self.selectors.hold_address(ip, used);
                 }
-                None if is.protocol == OURS => self.selectors.hold_address(ip, table),
+                None if is.protocol == OURS => {
+                    self.selectors.hold_address(ip, table);
+                    // Somebody took its rule away, perhaps one for several.
+                    for subnet in subject.known.into_iter().flat_map(|known| &known.subnets) {
+                        self.selectors.subnet(*subnet, table);
+                    }
+                }
                 Some(used) if used == table => self.selectors.hold_address(ip, table),
                 _ => {}
             }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jackfield_hostnet::{Change, Desired, Device, Edit, MAIN, Memory, OURS, Plan, Role, Scope};
-use jackfield_kernel::{Family, Route, RouteKind, RuleAction};
+use jackfield_kernel::{Family, Route, RouteKind, Rule, RuleAction};
 use jackfield_metadata::Listing;
 use proptest::prelude::*;
 use world::case::{BRIDGE, Case, PRIMARY, Round, Scene, Without, disturb, learn, removes};
@@ -506,7 +506,16 @@ fn delegated(route: &Route) -> Option<(u32, IpNet)> {
 fn astray(kernel: &Kernel) -> BTreeSet<(u32, IpNet)> {
     let goes_astray = |interface: u32, net: IpNet| {
         let family = Family::of(net.addr());
-        let rules = Lookup::new(&kernel.rules, family);
+        // Where a table has no route at all, the kernel asks the next rule.
+        let asked = |rule: &&Rule| match rule.action {
+            RuleAction::Table(table) => kernel
+                .routes
+                .iter()
+                .any(|route| route.table == table && route.destination == rule.family.everything()),
+            _ => true,
+        };
+        let asked: Vec<Rule> = kernel.rules.iter().filter(asked).cloned().collect();
+        let rules = Lookup::new(&asked, family);
         let Some(table) = rules.find(net.addr(), true).table else { return true };
         let mut routes = kernel
             .routes

@@ -219,7 +219,7 @@ impl Places {
         // What it is around may be asked before what is new; so it is always the same.
         let around = block.around.map(|entry| said_by(&entry));
         let around: BTreeSet<Said> = around.into_iter().collect();
-        let there = self.said.get(&(priority + 1));
+        let there = self.said.get(&priority.saturating_add(1));
         let same = there.map_or(around.is_empty(), |there| *there == around);
         if aligned && same && self.taken.insert(priority) {
             block.priority = Some(priority);

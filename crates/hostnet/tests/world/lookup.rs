@@ -23,7 +23,7 @@ impl<'a> Lookup<'a> {
         Lookup(rules)
     }
 
-    /// For a packet that is made here, or one that is forwarded.
+    /// For a packet without a mark that is made here, or is forwarded.
     pub(crate) fn find(&self, source: IpAddr, made_here: bool) -> Found {
         let (mut at, mut visited) = (0, 0);
         while let Some(rule) = self.0.get(at) {
@@ -31,7 +31,9 @@ impl<'a> Lookup<'a> {
             visited += 1;
             let came_in =
                 rule.input_interface.as_deref().is_none_or(|name| name == "lo" && made_here);
-            let matches = rule.source.is_none_or(|net| net.contains(&source)) && came_in;
+            let unmarked = rule.mark.is_none_or(|mark| mark.value == 0);
+            let source_is = rule.source.is_none_or(|net| net.contains(&source));
+            let matches = source_is && came_in && unmarked;
             if !matches || rule.protocol != OURS || rule.selects_further {
                 continue;
             }

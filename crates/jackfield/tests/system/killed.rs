@@ -322,8 +322,8 @@ fn a_plug_that_is_killed_when_all_its_rules_are_there_and_no_journal_is_undone_b
     'full: for _ in 0..100 {
         for (own, other) in pairs() {
             stage.lab.add_address(attached.mac, own).unwrap();
-            let length = if own.is_ipv4() { 32 } else { 128 };
-            shell(&stage.a, &format!("ip address add {other}/{length} dev eth0 noprefixroute"));
+            let how = if own.is_ipv4() { "/32" } else { "/128 nodad" };
+            shell(&stage.a, &format!("ip address add {other}{how} dev eth0"));
             if rules_of_a_plug(&stage) >= CHUNK {
                 break 'full;
             }
