@@ -274,21 +274,26 @@ static void number(unsigned short type, unsigned value)
 
 enum change { ADD, REMOVE };
 
+/* Of the source so many bits count; those of one address match whatever comes in, those of more only
+ * what is made here. */
 static void rule(enum change change, int family, unsigned priority, unsigned table,
-		 const void *source, size_t length)
+		 const void *source, int bits)
 {
+	size_t length = family == AF_INET ? 4 : 16;
 	struct fib_rule_hdr *rule = message(change == ADD ? RTM_NEWRULE : RTM_DELRULE,
 		change == ADD ? NLM_F_CREATE | NLM_F_EXCL : 0, sizeof *rule);
 	unsigned char protocol = OURS;
 	rule->family = (unsigned char)family;
 	rule->action = FR_ACT_TO_TBL;
 	rule->table = table < 256 ? (unsigned char)table : RT_TABLE_COMPAT;
-	rule->src_len = (unsigned char)(length * 8);
+	rule->src_len = (unsigned char)bits;
 	number(FRA_PRIORITY, priority);
 	number(FRA_TABLE, table);
 	attribute(FRA_PROTOCOL, &protocol, 1);
 	if (source)
 		attribute(FRA_SRC, source, length);
+	if (source && (size_t)bits < length * 8)
+		attribute(FRA_IIFNAME, "lo", sizeof "lo");
 	if (priority == RULE_MAIN) {
 		number(FRA_SUPPRESS_PREFIXLEN, 0);
 		number(FRA_SUPPRESS_IFGROUP, GROUP);
@@ -370,6 +375,21 @@ static struct link primary;
 static struct plugged plugged[MAX_INTERFACES];
 static int plugged_count;
 static int wait_for_udev, device_entries;
+
+/* One rule for all addresses: they are alone in what they have in common. */
+static void source_rule(enum change change, const struct plugged *p, const struct family *f)
+{
+	int whole = (int)f->length * 8, bits = whole;
+	unsigned char common[16];
+	memcpy(common, f->addresses[0], f->length);
+	for (int a = 1; a < f->count; a++)
+		for (int bit = 0; bit < bits; bit++)
+			if ((common[bit / 8] ^ f->addresses[a][bit / 8]) & (0x80 >> bit % 8))
+				bits = bit;
+	for (int bit = bits; bit < whole; bit++)
+		common[bit / 8] &= (unsigned char)~(0x80 >> bit % 8);
+	rule(change, f->family, RULE_SOURCE + (unsigned)(whole - bits), p->table, common, bits);
+}
 
 /* Reads a notification or dump answer about an Ethernet device. */
 static int read_link(struct nlmsghdr *header, struct link *link)
@@ -516,8 +536,7 @@ static void plug(const struct link *link)
 		if (!f->count)
 			continue;
 		rule(ADD, f->family, RULE_MAIN, RT_TABLE_MAIN, NULL, 0);
-		for (int a = 0; a < f->count; a++)
-			rule(ADD, f->family, RULE_SOURCE, p->table, f->addresses[a], f->length);
+		source_rule(ADD, p, f);
 	}
 	if (primary.group != GROUP) {
 		set_group(primary.index, GROUP);
@@ -571,8 +590,7 @@ static void unplug(struct plugged *p)
 		struct family *f = &p->families[i];
 		if (!f->count)
 			continue;
-		for (int a = 0; a < f->count; a++)
-			rule(REMOVE, f->family, RULE_SOURCE, p->table, f->addresses[a], f->length);
+		source_rule(REMOVE, p, f);
 		if (plugged_count == 1)
 			rule(REMOVE, f->family, RULE_MAIN, RT_TABLE_MAIN, NULL, 0);
 		route(REMOVE, f->family, RTN_UNREACHABLE, NULL, 0, p->table, LAST_METRIC, 0, NULL);
