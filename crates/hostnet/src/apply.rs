@@ -23,7 +23,8 @@ pub struct Applied {
 /// Makes the changes in order, in runs: of settings of one device, and of everything else in one
 /// batch. A change that is refused does not keep the next from being tried; what is left is the next
 /// round's work. But a device whose journal cannot be written is not changed, and a journal is kept
-/// until all that it tells is put back.
+/// until all that it tells is put back, and no rule goes where one was refused that may be in its
+/// place.
 ///
 /// Settings are files of the calling thread's network namespace, and marks are written there, which
 /// must be the socket's.
@@ -35,7 +36,8 @@ pub fn apply(kernel: &mut Rtnetlink, plan: &Plan) -> Result<Applied, Error> {
     let mut run = Run::default();
     for change in &plan.changes {
         let journal = Journalling::of(change);
-        if journal == Journalling::Clears || !run.goes_on_with(change) {
+        let replaces = matches!(change.edit, Edit::RemoveRule(_)) && run.adds_rules();
+        if journal == Journalling::Clears || replaces || !run.goes_on_with(change) {
             run.make(kernel, &mut applied)?;
         }
         if let Some(reason) = applied.forbids(change, journal) {
@@ -65,6 +67,10 @@ impl Run<'_> {
             change.request().is_none().then_some(device)
         };
         self.changes.last().is_none_or(|last| device_of_setting(last) == device_of_setting(change))
+    }
+
+    fn adds_rules(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change.edit, Edit::AddRule(_)))
     }
 
     /// Makes them, and is empty again.
@@ -159,6 +165,14 @@ impl Applied {
 
     /// Why a change must not be tried after what was refused.
     fn forbids(&self, change: &Change, journal: Journalling) -> Option<&'static str> {
+        if let Edit::RemoveRule(old) = &change.edit {
+            let new = |other: &Change| matches!(&other.edit, Edit::AddRule(new) if new.family == old.family);
+            return self
+                .refused
+                .iter()
+                .any(|(other, _)| new(other))
+                .then_some("put off until the new rules are there");
+        }
         let index = change.interface.as_ref()?.index;
         let refused = self.refused.iter().map(|(other, _)| other);
         let withheld = self.withheld.iter().map(|(other, _)| other);

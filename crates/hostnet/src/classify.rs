@@ -94,9 +94,8 @@ impl Selectors {
         }
     }
 
-    /// The address is not planned for the table after all.
-    pub fn forget(&mut self, ip: IpAddr, table: u32) {
-        let net = IpNet::from(ip);
+    /// The address or prefix is not planned for the table after all.
+    pub fn forget(&mut self, net: IpNet, table: u32) {
         if self.planned.get(&net).is_some_and(|is| is.table == Some(table)) {
             self.planned.remove(&net);
         }
@@ -164,8 +163,10 @@ pub(crate) fn order_added(rules: &mut [Rule], first: u32) {
     });
 }
 
-/// Sorts old rules into the order in which they are removed: the way of [`order_added`], back.
+/// Sorts old rules, which are in the kernel's order, into the one in which they are removed: the way
+/// of [`order_added`], back. What never came into effect because another stands before it goes first.
 pub(crate) fn order_removed(rules: &mut [Rule], first: u32) {
+    rules.reverse();
     rules.sort_by_key(|rule| match stage(rule, first) {
         stage @ Stage::Before => (0, stage, Reverse(0), rule.priority),
         stage @ Stage::Flat => (1, stage, Reverse(rule.priority), 0),

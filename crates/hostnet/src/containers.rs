@@ -87,7 +87,11 @@ pub(crate) fn mark(
             Role::Plugged if wanting.contains(&interface.index) => {
                 interface.addresses.iter().flatten().map(|ip| Family::of(*ip)).collect()
             }
-            Role::Held => has.get(&table).map(|(_, families)| families.clone()).unwrap_or_default(),
+            // As far as it has a mark already.
+            Role::Held => has.get(&table).map_or_else(BTreeSet::new, |(_, families)| {
+                let served = snapshot.served_addresses(interface.index).map(Family::of);
+                families.iter().copied().chain(served).collect()
+            }),
             _ => BTreeSet::new(),
         };
         if families.is_empty() {

@@ -205,7 +205,7 @@ impl<'a> Planner<'a> {
                 ..Desired::default()
             },
             tables: BTreeMap::new(),
-            walk: Walk::new(&snapshot.rules),
+            walk: Walk::new(&snapshot.rules, &snapshot.routes),
             selectors: Selectors::default(),
             owners: BTreeMap::new(),
             prefix_owners: prefix::owners(snapshot, cloud),
@@ -409,9 +409,7 @@ impl<'a> Planner<'a> {
         // What works without a subnet that is known worked with one that was.
         let without_subnet: BTreeSet<IpAddr> =
             known.addresses.iter().copied().filter(|ip| known.subnet_of(*ip).is_none()).collect();
-        // Seldom: what works is told by all rules.
-        let homeless = !without_subnet.is_empty()
-            && self.snapshot.served_addresses(link.index).any(|ip| without_subnet.contains(&ip));
+        let homeless = without_subnet.iter().any(|ip| self.works(link, *ip));
         if homeless || !known.addresses.iter().any(|ip| known.subnet_of(*ip).is_some()) {
             return self.hold_or(subject, Role::Waiting, vec![Problem::incomplete(known)]);
         }
@@ -669,6 +667,21 @@ impl<'a> Planner<'a> {
         LAST_RESORT.max(highest.unwrap_or(0)).saturating_add(offset)
     }
 
+    /// Whether we work for an address of the interface. A rule whose table has no route of ours is
+    /// what a plug left that was killed.
+    fn works(&self, link: &Link, ip: IpAddr) -> bool {
+        let mut ours = self.snapshot.our_addresses(link.index);
+        if ours.any(|is| is.address.addr() == ip) {
+            return true;
+        }
+        let table = self.walk.table_of(ip);
+        let leads = |route: &Route| {
+            Some(route.table) == table && route.family() == Family::of(ip) && route.protocol == OURS
+        };
+        self.snapshot.served_addresses(link.index).any(|served| served == ip)
+            && self.snapshot.routes.iter().any(leads)
+    }
+
     /// What was plugged stays as it is; what was not is not touched.
     fn hold_or(&mut self, subject: &Subject<'_>, role: Role, problems: Vec<Problem>) {
         self.keep_prefixes(subject.link.index);
@@ -759,6 +772,7 @@ impl<'a> Planner<'a> {
         self.part_last_resorts();
         self.primary_group();
         self.wait_for_held_addresses();
+        self.wait_for_held_prefixes();
         self.other_addresses();
         for family in self.selectors.families() {
             self.desired.rules.insert(Rule {
@@ -876,9 +890,35 @@ impl<'a> Planner<'a> {
             for ip in waiting {
                 addresses.remove(&ip);
                 if let Some(table) = interface.table {
-                    self.selectors.forget(ip, table);
+                    self.selectors.forget(IpNet::from(ip), table);
                 }
                 interface.problems.push(Problem::address_elsewhere(ip));
+            }
+        }
+    }
+
+    /// Delegated prefixes likewise.
+    fn wait_for_held_prefixes(&mut self) {
+        let (snapshot, planned) = (self.snapshot, &mut self.desired);
+        let (held, others): (Vec<_>, Vec<_>) =
+            planned.interfaces.iter_mut().partition(|interface| interface.addresses.is_none());
+        let held: BTreeSet<IpNet> =
+            held.iter().flat_map(|interface| prefix::routed(snapshot, interface.index)).collect();
+        for interface in others {
+            let has: BTreeSet<IpNet> = prefix::routed(snapshot, interface.index).collect();
+            let waits = |route: &Route| {
+                prefix::interface_of(route) == Some(interface.index)
+                    && held.contains(&route.destination)
+                    && !has.contains(&route.destination)
+            };
+            let waiting: Vec<Route> =
+                planned.routes.iter().filter(|route| waits(route)).cloned().collect();
+            for route in waiting {
+                planned.routes.remove(&route);
+                if let Some(table) = interface.table {
+                    self.selectors.forget(route.destination, table);
+                }
+                interface.problems.push(Problem::address_elsewhere(route.destination));
             }
         }
     }

@@ -244,7 +244,7 @@ impl Snapshot {
     pub fn served_addresses(&self, interface: u32) -> impl Iterator<Item = IpAddr> {
         let alias = self.link(interface).and_then(|link| link.alias.as_deref());
         let table = alias.and_then(Journal::read).map(|journal| journal.table);
-        let walk = LazyCell::new(|| Walk::new(&self.rules));
+        let walk = LazyCell::new(|| Walk::new(&self.rules, &self.routes));
         let by_rule = move |ip: IpAddr| table.is_some() && walk.table_of(ip) == table;
         self.addresses
             .iter()

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use jackfield_hostnet::{Applied, Change, Edit, InterfaceRef, Journal, Plan, apply};
-use jackfield_kernel::{Link, Namespace, Rtnetlink, VethEnd, veth_pair};
+use jackfield_hostnet::{Applied, Change, Edit, InterfaceRef, Journal, OURS, Plan, apply};
+use jackfield_kernel::{Family, Link, Namespace, Rtnetlink, Rule, RuleAction, VethEnd, veth_pair};
 
 const JOURNAL: &str = "jackfield: table=10001 mtu=1500 group=0 up=0";
 
@@ -66,4 +66,22 @@ fn a_journal_goes_when_all_that_it_tells_is_put_back() {
     ]);
     assert_eq!((eth1.mtu, eth1.alias), (1400, alias("uplink")));
     assert_eq!((applied.done, applied.refused.len(), applied.withheld.len()), (3, 0, 0));
+}
+
+#[test]
+fn no_rule_goes_where_one_was_refused_that_may_be_in_its_place() {
+    let rule = |family, action| Rule { protocol: OURS, ..Rule::new(family, 14_100, action) };
+    let old = |family| rule(family, RuleAction::Table(10_001));
+    // A goto leads forward only.
+    let (applied, _) = applied_to_eth1([
+        Edit::AddRule(old(Family::V4)),
+        Edit::AddRule(old(Family::V6)),
+        Edit::AddRule(rule(Family::V4, RuleAction::Goto(14_000))),
+        Edit::AddRule(rule(Family::V6, RuleAction::Table(10_002))),
+        Edit::RemoveRule(old(Family::V4)),
+        Edit::RemoveRule(old(Family::V6)),
+    ]);
+    assert_eq!((applied.done, applied.refused.len()), (4, 1));
+    let withheld: Vec<_> = applied.withheld.into_iter().map(|(change, _)| change.edit).collect();
+    assert_eq!(withheld, [Edit::RemoveRule(old(Family::V4))]);
 }
