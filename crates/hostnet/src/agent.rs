@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
@@ -30,7 +29,7 @@ use crate::apply::Applied;
 use crate::change::{Change, Edit};
 use crate::cloud::Cloud;
 use crate::config::Config;
-use crate::desired::{Role, Scope};
+use crate::desired::{Role, Scope, is_link_local};
 use crate::forwarding::Forwarding;
 use crate::machine::{Answer, Machine, TOGETHER, View, ask_in_parts};
 use crate::plan::Plan;
@@ -811,13 +810,5 @@ fn notify(states: &[NotifyState<'_>]) {
     // Not under systemd: nobody to tell.
     if let Err(error) = sd_notify::notify(states) {
         debug!("cannot notify the service manager: {error}");
-    }
-}
-
-/// Addresses that every device has for itself.
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }

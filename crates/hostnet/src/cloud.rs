@@ -4,6 +4,7 @@
 //! the plan can act on: an unknown value never replaces a known one, an absence that would take an
 //! address away has to be seen three times, and a number that may be lag is not believed.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net};
 use jackfield_metadata::{InterfaceFacts, InterfaceId, Known, Listing, MacAddr};
 
+use crate::classify::Walk;
 use crate::prefix;
 use crate::snapshot::Snapshot;
 
@@ -184,13 +186,14 @@ impl Memory {
             }
             same
         });
+        let walk = LazyCell::new(|| Walk::new(&snapshot.rules, &snapshot.routes));
         for (mac, interface) in present {
             self.records.entry(mac).or_insert_with(|| {
                 changed.push(mac);
                 Record {
                     interface,
                     facts: None,
-                    addresses: Held::new(snapshot.served_addresses(interface)),
+                    addresses: Held::new(snapshot.served_addresses(interface, &walk)),
                     prefixes: Held::new(prefix::routed(snapshot, interface)),
                     heard: None,
                 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_kernel::{ConnectionMarks, Family, Mark, MarksTable, Rule, RuleAction};
 
+use crate::classify::Walk;
 use crate::config::{AgentConfig, Containers};
 use crate::desired::{Desired, Role};
 use crate::forwarding::Forwarding;
@@ -61,6 +62,7 @@ pub(crate) fn mark(
     snapshot: &Snapshot,
     agent: &AgentConfig,
     wanting: &BTreeSet<u32>,
+    walk: &Walk<'_>,
     desired: &mut Desired,
 ) {
     let mask = agent.mark_mask;
@@ -89,7 +91,7 @@ pub(crate) fn mark(
             }
             // As far as it has a mark already.
             Role::Held => has.get(&table).map_or_else(BTreeSet::new, |(_, families)| {
-                let served = snapshot.served_addresses(interface.index).map(Family::of);
+                let served = snapshot.served_addresses(interface.index, walk).map(Family::of);
                 families.iter().copied().chain(served).collect()
             }),
             _ => BTreeSet::new(),

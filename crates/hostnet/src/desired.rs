@@ -207,13 +207,22 @@ impl<'a> Planner<'a> {
             tables: BTreeMap::new(),
             walk: Walk::new(&snapshot.rules, &snapshot.routes),
             selectors: Selectors::default(),
-            owners: BTreeMap::new(),
-            prefix_owners: prefix::owners(snapshot, cloud),
+            owners: owners(
+                snapshot,
+                cloud,
+                |index| snapshot.our_addresses(index).map(|is| is.address.addr()),
+                |known| &known.addresses,
+            ),
+            prefix_owners: owners(
+                snapshot,
+                cloud,
+                |index| prefix::routed(snapshot, index),
+                |known| &known.prefixes,
+            ),
             group_problem: None,
             marked: BTreeSet::new(),
         };
         planner.group_problem = planner.foreign_group();
-        planner.owners = planner.address_owners();
         planner
     }
 
@@ -230,30 +239,6 @@ impl<'a> Planner<'a> {
         // Until the primary is known, a device in the group may be it.
         let stranger = stranger.filter(|_| self.cloud.primary.is_some())?;
         Some(Problem::group_in_use(group, &stranger.name))
-    }
-
-    /// Each address belongs to one interface: the one that has it, else the first that wants it.
-    fn address_owners(&self) -> BTreeMap<IpAddr, u32> {
-        let mut owners = BTreeMap::new();
-        // An interface of which nothing is known yet keeps what it has.
-        let wants = |mac: MacAddr, ip: &IpAddr| {
-            self.cloud.interfaces.get(&mac).is_none_or(|known| known.addresses.contains(ip))
-        };
-        for candidate in self.snapshot.candidates() {
-            for address in self.snapshot.our_addresses(candidate.link.index) {
-                let ip = address.address.addr();
-                if wants(candidate.mac, &ip) {
-                    owners.entry(ip).or_insert(candidate.link.index);
-                }
-            }
-        }
-        for candidate in self.snapshot.candidates() {
-            let known = self.cloud.interfaces.get(&candidate.mac);
-            for ip in known.into_iter().flat_map(|known| &known.addresses) {
-                owners.entry(*ip).or_insert(candidate.link.index);
-            }
-        }
-        owners
     }
 
     fn interface(&mut self, candidate: Candidate<'a>) {
@@ -678,7 +663,7 @@ impl<'a> Planner<'a> {
         let leads = |route: &Route| {
             Some(route.table) == table && route.family() == Family::of(ip) && route.protocol == OURS
         };
-        self.snapshot.served_addresses(link.index).any(|served| served == ip)
+        self.snapshot.served_addresses(link.index, &self.walk).any(|served| served == ip)
             && self.snapshot.routes.iter().any(leads)
     }
 
@@ -788,7 +773,8 @@ impl<'a> Planner<'a> {
         self.desired.rules.extend(rules);
         self.markers();
         self.desired.interfaces.sort_by_key(|interface| interface.index);
-        containers::mark(self.snapshot, &self.config.agent, &self.marked, &mut self.desired);
+        let agent = &self.config.agent;
+        containers::mark(self.snapshot, agent, &self.marked, &self.walk, &mut self.desired);
         self.desired
     }
 
@@ -990,6 +976,31 @@ pub(crate) fn address(interface: u32, ip: IpAddr) -> jackfield_kernel::Address {
     }
 }
 
+/// Each address or prefix belongs to one interface: the one that has it, else the first that wants it.
+fn owners<T: Ord + Copy, I: Iterator<Item = T>>(
+    snapshot: &Snapshot,
+    cloud: &Cloud,
+    has: impl Fn(u32) -> I,
+    wanted: impl Fn(&CloudInterface) -> &BTreeSet<T>,
+) -> BTreeMap<T, u32> {
+    let mut owners = BTreeMap::new();
+    for candidate in snapshot.candidates() {
+        let known = cloud.interfaces.get(&candidate.mac);
+        // An interface of which nothing is known yet keeps what it has.
+        let wants = |it: &T| known.is_none_or(|known| wanted(known).contains(it));
+        for it in has(candidate.link.index).filter(wants) {
+            owners.entry(it).or_insert(candidate.link.index);
+        }
+    }
+    for candidate in snapshot.candidates() {
+        let known = cloud.interfaces.get(&candidate.mac);
+        for it in known.into_iter().flat_map(&wanted) {
+            owners.entry(*it).or_insert(candidate.link.index);
+        }
+    }
+    owners
+}
+
 fn journal_of(link: &Link) -> Option<Journal> {
     Journal::read(link.alias.as_deref()?)
 }
@@ -1010,8 +1021,13 @@ fn mirror(route: &Route, interface: u32, table: u32, family: Family) -> Option<R
 
 /// Link-local and multicast destinations: every interface has them for itself.
 fn is_link_scope(destination: IpNet) -> bool {
-    match destination {
-        IpNet::V4(net) => net.addr().is_link_local() || net.addr().is_multicast(),
-        IpNet::V6(net) => net.addr().is_unicast_link_local() || net.addr().is_multicast(),
+    is_link_local(destination.addr()) || destination.addr().is_multicast()
+}
+
+/// Addresses that every device has for itself.
+pub(crate) fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }

@@ -118,6 +118,10 @@ impl Session {
     /// the value.
     pub fn crawl(&mut self, deadline: Instant) -> Result<Result<(), MetadataError>, OnceError> {
         let (snapshot, _) = self.machine.look()?;
+        Ok(self.ask_about(&snapshot, deadline))
+    }
+
+    fn ask_about(&mut self, snapshot: &Snapshot, deadline: Instant) -> Result<(), MetadataError> {
         let asks: Vec<(MacAddr, Ask)> =
             snapshot.candidates().map(|candidate| (candidate.mac, Ask::Everything)).collect();
         // One listing tells which of many devices are cloud interfaces.
@@ -128,10 +132,10 @@ impl Session {
         let asks = if search.is_empty() { asks } else { Vec::new() };
         let answer = ask(&self.client, &asks, &search, deadline);
         self.machine.learn(Instant::now(), &answer);
-        Ok(match answer.error() {
+        match answer.error() {
             Some(error) => Err(error.clone()),
             None => Ok(()),
-        })
+        }
     }
 
     /// Looks at the machine and works out what follows.
@@ -217,10 +221,11 @@ impl Session {
         let events = DeviceEvents::open()?;
         let mut report = Report::default();
         loop {
-            let devices = u32::try_from(self.machine.look()?.0.candidates().count());
+            let (snapshot, _) = self.machine.look()?;
+            let devices = u32::try_from(snapshot.candidates().count());
             let patience = ROUND.max(EACH * devices.map_or(MANY, |devices| devices.min(MANY)));
             let round = deadline.min(Instant::now() + patience);
-            let heard = self.crawl(round)?;
+            let heard = self.ask_about(&snapshot, round);
             let view = self.view(scope)?;
             report.changes.extend(self.make(&view.plan)?);
             let waiting = view.desired.interfaces.iter().find_map(|interface| {

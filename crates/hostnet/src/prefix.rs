@@ -10,12 +10,9 @@
 //!
 //! Neither route leaves by the interface. Whose prefix it is, the metric tells.
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 use jackfield_kernel::{Route, RouteKind};
 
-use crate::cloud::Cloud;
 use crate::config::Prefixes;
 use crate::snapshot::{MAIN, OURS, Snapshot};
 
@@ -59,27 +56,6 @@ pub(crate) fn routes(snapshot: &Snapshot, interface: u32) -> impl Iterator<Item 
 /// The prefixes of an interface that have a route of ours.
 pub(crate) fn routed(snapshot: &Snapshot, interface: u32) -> impl Iterator<Item = IpNet> {
     routes(snapshot, interface).map(|route| route.destination)
-}
-
-/// Each prefix belongs to one interface: the one that has it, else the first that wants it.
-pub(crate) fn owners(snapshot: &Snapshot, cloud: &Cloud) -> BTreeMap<IpNet, u32> {
-    let mut owners = BTreeMap::new();
-    for candidate in snapshot.candidates() {
-        let index = candidate.link.index;
-        let known = cloud.interfaces.get(&candidate.mac);
-        // An interface of which nothing is known yet keeps what it has.
-        let wants = |prefix: &IpNet| known.is_none_or(|known| known.prefixes.contains(prefix));
-        for prefix in routed(snapshot, index).filter(wants) {
-            owners.entry(prefix).or_insert(index);
-        }
-    }
-    for candidate in snapshot.candidates() {
-        let known = cloud.interfaces.get(&candidate.mac);
-        for prefix in known.into_iter().flat_map(|known| &known.prefixes) {
-            owners.entry(*prefix).or_insert(candidate.link.index);
-        }
-    }
-    owners
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! What the machine is like at one instant, as far as it matters here.
 
-use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -241,10 +240,13 @@ impl Snapshot {
 
     /// The addresses of an interface that we work for: ours, and those of others for which we have
     /// a rule that leads to the interface's table.
-    pub fn served_addresses(&self, interface: u32) -> impl Iterator<Item = IpAddr> {
+    pub(crate) fn served_addresses(
+        &self,
+        interface: u32,
+        walk: &Walk<'_>,
+    ) -> impl Iterator<Item = IpAddr> {
         let alias = self.link(interface).and_then(|link| link.alias.as_deref());
         let table = alias.and_then(Journal::read).map(|journal| journal.table);
-        let walk = LazyCell::new(|| Walk::new(&self.rules, &self.routes));
         let by_rule = move |ip: IpAddr| table.is_some() && walk.table_of(ip) == table;
         self.addresses
             .iter()
