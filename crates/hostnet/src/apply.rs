@@ -53,7 +53,7 @@ pub fn apply(kernel: &mut Rtnetlink, plan: &Plan) -> Result<Applied, Error> {
     Ok(applied)
 }
 
-/// Changes that are made at once: settings of one device, or requests.
+/// Changes that are made at once: settings of one device, marks, or requests.
 #[derive(Default)]
 struct Run<'p> {
     changes: Vec<&'p Change>,
@@ -75,47 +75,51 @@ impl Run<'_> {
 
     /// Makes them, and is empty again.
     fn make(&mut self, kernel: &mut Rtnetlink, applied: &mut Applied) -> Result<(), Error> {
-        let requests: Vec<Request> =
-            self.changes.iter().filter_map(|change| change.request()).collect();
-        if let [change] = self.changes.as_slice()
-            && let Edit::Marks { to, .. } = &change.edit
-        {
-            applied.take(change, write_marks(to.as_ref()));
-            self.changes.clear();
-            return Ok(());
-        }
-        if requests.is_empty() {
-            self.set(applied);
-            return Ok(());
-        }
-        for (change, answer) in self.changes.drain(..).zip(kernel.batch(&requests)?) {
-            match answer {
-                Ok(()) => applied.done += 1,
-                Err(refusal) if is_done(change, &refusal) => applied.done += 1,
-                Err(refusal) => {
-                    applied.not_permitted |=
-                        [Refusal::NOT_PERMITTED, Refusal::ACCESS_DENIED].contains(&refusal.errno);
-                    applied.refused.push((change.clone(), refusal.to_string()));
+        let changes = std::mem::take(&mut self.changes);
+        match changes.first().map(|change| &change.edit) {
+            None => {}
+            Some(Edit::Setting { .. }) => set(&changes, applied),
+            Some(Edit::Marks { .. }) => {
+                for change in changes {
+                    if let Edit::Marks { to, .. } = &change.edit {
+                        applied.take(change, write_marks(to.as_ref()));
+                    }
                 }
             }
+            Some(_) => send(kernel, &changes, applied)?,
         }
         Ok(())
     }
+}
 
-    fn set(&mut self, applied: &mut Applied) {
-        let setting = |change: &&Change| match &change.edit {
-            Edit::Setting { setting, to, .. } => Some((*setting, *to)),
-            _ => None,
-        };
-        let settings: Vec<(Setting, i32)> = self.changes.iter().filter_map(setting).collect();
-        let changes = std::mem::take(&mut self.changes);
-        // A setting is some device's.
-        let device = changes.first().and_then(|change| change.interface.as_ref());
-        let Some(device) = device else { return };
-        let written = sysctl::write(device.index, &device.name, &settings);
-        for (change, written) in changes.into_iter().zip(written) {
-            applied.take(change, written);
+fn send(kernel: &mut Rtnetlink, changes: &[&Change], applied: &mut Applied) -> Result<(), Error> {
+    let requests: Vec<Request> = changes.iter().filter_map(|change| change.request()).collect();
+    for (change, answer) in changes.iter().zip(kernel.batch(&requests)?) {
+        match answer {
+            Ok(()) => applied.done += 1,
+            Err(refusal) if is_done(change, &refusal) => applied.done += 1,
+            Err(refusal) => {
+                applied.not_permitted |=
+                    [Refusal::NOT_PERMITTED, Refusal::ACCESS_DENIED].contains(&refusal.errno);
+                applied.refused.push(((*change).clone(), refusal.to_string()));
+            }
         }
+    }
+    Ok(())
+}
+
+fn set(changes: &[&Change], applied: &mut Applied) {
+    let setting = |change: &&Change| match &change.edit {
+        Edit::Setting { setting, to, .. } => Some((*setting, *to)),
+        _ => None,
+    };
+    let settings: Vec<(Setting, i32)> = changes.iter().filter_map(setting).collect();
+    // A setting is some device's.
+    let device = changes.first().and_then(|change| change.interface.as_ref());
+    let Some(device) = device else { return };
+    let written = sysctl::write(device.index, &device.name, &settings);
+    for (change, written) in changes.iter().zip(written) {
+        applied.take(change, written);
     }
 }
 
