@@ -652,19 +652,23 @@ impl<'a> Planner<'a> {
         LAST_RESORT.max(highest.unwrap_or(0)).saturating_add(offset)
     }
 
-    /// Whether we work for an address of the interface. A rule whose table has no route of ours is
-    /// what a plug left that was killed.
+    /// Whether we work for an address of the interface: it is ours, or our rule leads it to a table
+    /// that has a way out. A plug that knows of no subnet makes none, and one that was killed leaves
+    /// rules of tables that are empty.
     fn works(&self, link: &Link, ip: IpAddr) -> bool {
         let mut ours = self.snapshot.our_addresses(link.index);
         if ours.any(|is| is.address.addr() == ip) {
             return true;
         }
         let table = self.walk.table_of(ip);
-        let leads = |route: &Route| {
-            Some(route.table) == table && route.family() == Family::of(ip) && route.protocol == OURS
+        let leads_out = |route: &Route| {
+            Some(route.table) == table
+                && route.destination == Family::of(ip).everything()
+                && route.kind == RouteKind::Unicast
+                && route.protocol == OURS
         };
         self.snapshot.served_addresses(link.index, &self.walk).any(|served| served == ip)
-            && self.snapshot.routes.iter().any(leads)
+            && self.snapshot.routes.iter().any(leads_out)
     }
 
     /// What was plugged stays as it is; what was not is not touched.
@@ -694,14 +698,15 @@ impl<'a> Planner<'a> {
                 _ => {}
             }
         }
+        for net in prefix::routed(self.snapshot, subject.link.index) {
+            if self.prefix_owners.get(&net) == Some(&subject.link.index) {
+                let used = self.walk.table_of_prefix(net).unwrap_or(table);
+                tables.insert(used);
+                self.selectors.prefix(net, used);
+            }
+        }
         for table in &tables {
             self.selectors.hold(&self.walk, *table);
-        }
-        let prefixes: Vec<IpNet> = prefix::routed(self.snapshot, subject.link.index).collect();
-        for net in prefixes {
-            if self.prefix_owners.get(&net) == Some(&subject.link.index) {
-                self.selectors.prefix(net, table);
-            }
         }
         self.desired.kept_tables.extend(tables);
         self.desired.kept_interfaces.insert(subject.link.index);

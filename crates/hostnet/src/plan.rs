@@ -20,7 +20,8 @@ use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, REVERSE_PATH_FI
 ///
 /// What is added goes by rules, device, routes, marks, addresses; what is removed by addresses, marks,
 /// rules, routes, device. An address that stays while its table changes has its new rule and its new routes
-/// before the old ones go.
+/// before the old ones go. A table that is about to lose its routes with an address, and whose end somebody
+/// took away, has that first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The changes.
@@ -30,6 +31,7 @@ pub struct Plan {
 /// The steps of a plan. Their order is what is promised in [`Plan`].
 #[derive(Default)]
 struct Steps {
+    ends_on: Vec<Change>,
     addresses_off: Vec<Change>,
     rules_on: Vec<Change>,
     devices_on: Vec<Change>,
@@ -59,6 +61,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
         steps.marks.push(Change { interface: None, edit: Edit::Marks { from, to } });
     }
     let Steps {
+        ends_on,
         addresses_off,
         rules_on,
         devices_on,
@@ -72,6 +75,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
         addresses_on,
     } = steps;
     let order = [
+        ends_on,
         addresses_off,
         rules_on,
         devices_on,
@@ -369,12 +373,21 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
         if !taken.contains(&key(route)) {
             let edit = Edit::AddRoute(route.clone());
             let addition = Change { interface: names.of_route(route), edit };
+            let loses_routes =
+                || addition.interface.as_ref().is_some_and(|it| without_ipv4.contains(&it.index));
             // The addresses of a prefix of the host itself.
             if route.kind == RouteKind::Local {
                 steps.addresses_on.push(addition);
+            } else if is_end(route) && route.family() == Family::V4 && loses_routes() {
+                steps.ends_on.push(addition);
             } else {
                 steps.routes_on.push(addition);
             }
         }
     }
+}
+
+/// What keeps packets from going on to the next rule.
+fn is_end(route: &Route) -> bool {
+    route.kind == RouteKind::Unreachable && route.destination.prefix_len() == 0
 }

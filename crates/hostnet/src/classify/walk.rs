@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use jackfield_kernel::{Family, Route, Rule, RuleAction};
 
 use super::LOOPBACK;
@@ -31,8 +32,20 @@ impl<'a> Walk<'a> {
     }
 
     /// Our rules in their order.
-    pub(crate) fn rules(&self) -> impl Iterator<Item = &'a Rule> {
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &'a Rule> + Clone {
         self.rules.values().flatten().copied()
+    }
+
+    /// The table to which rules for exactly this prefix lead; where none of those that they name has
+    /// routes, the first.
+    pub(crate) fn table_of_prefix(&self, net: IpNet) -> Option<u32> {
+        let family = Family::of(net.addr());
+        let mut tables = self.rules().filter_map(|rule| match rule.action {
+            RuleAction::Table(table) if rule.source == Some(net) => Some(table),
+            _ => None,
+        });
+        let first = tables.clone().next();
+        tables.find(|table| self.ending.contains(&(family, *table))).or(first)
     }
 
     /// The table of an interface to which packets from this address go; where none of those that the
