@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use jackfield_kernel::{
     ConnectionMarks, DeviceEvents, Error as KernelError, Link, Monitor, NftablesMonitor,
-    Notification, Route, Subject, UdevEntries,
+    Notification, Route, Subject, UdevEntries, udev_has_finished,
 };
 use jackfield_metadata::{Client, ClientOptions, Conversation, Listing, MacAddr, Progress};
 use log::{debug, info, warn};
@@ -136,6 +136,8 @@ struct Agent {
     meeting: Option<Instant>,
     /// Devices of which news is relevant.
     candidates: BTreeSet<u32>,
+    /// Candidates that udev had not finished with at the last look.
+    with_udev: BTreeSet<u32>,
     /// Devices that were asked about as soon as their notification came, before the first look.
     announced: BTreeMap<MacAddr, u32>,
     /// Changes that were made, and not looked at since.
@@ -223,6 +225,7 @@ impl Agent {
             news: BTreeMap::new(),
             meeting: None,
             candidates: BTreeSet::new(),
+            with_udev: BTreeSet::new(),
             announced: BTreeMap::new(),
             made: None,
             patience: None,
@@ -356,7 +359,8 @@ impl Agent {
     fn take_notifications(&mut self) -> Result<(), KernelError> {
         let own = self.machine.port();
         let kinds = &self.machine.config().agent.device_kinds;
-        let (candidates, news) = (&self.candidates, &mut self.news);
+        let (candidates, with_udev) = (&self.candidates, &self.with_udev);
+        let news = &mut self.news;
         let (look, seen) = (&mut self.look, &mut self.seen);
         let mut appeared = Vec::new();
         self.monitor.receive(|notification| {
@@ -385,11 +389,16 @@ impl Agent {
                         && candidate
                         && !removed
                     {
-                        news.insert(link.index, link.clone());
+                        let of_itself = !news.contains_key(&link.index)
+                            && seen.as_mut().is_some_and(|seen| seen.take_in_itself(link));
+                        if !of_itself {
+                            news.insert(link.index, link.clone());
+                        }
                         if !known {
                             appeared.push((MacAddr::from(mac), link.index));
                         }
-                        (known, false)
+                        // As long as udev has it, and it is down, there is nothing to be done.
+                        (known && (link.up || !with_udev.contains(&link.index)), false)
                     } else {
                         (news.remove(&link.index).is_some() || candidate || known, true)
                     }
@@ -451,7 +460,7 @@ impl Agent {
     }
 
     fn take_device_events(&mut self) -> Result<(), KernelError> {
-        let candidates = &self.candidates;
+        let (candidates, with_udev) = (&self.candidates, &self.with_udev);
         let look = &mut self.look;
         self.events.receive(|event| {
             // What the kernel does, rtnetlink tells as well, and tells more of it.
@@ -460,7 +469,11 @@ impl Agent {
             });
         })?;
         let Some(entries) = &mut self.entries else { return Ok(()) };
-        entries.receive(|interface| *look |= interface.is_none_or(|it| candidates.contains(&it)))
+        entries.receive(|interface| {
+            // Before it renames a device, udev writes an entry too.
+            let finished = |it: u32| !with_udev.contains(&it) || udev_has_finished(it);
+            *look |= interface.is_none_or(|it| candidates.contains(&it) && finished(it));
+        })
     }
 
     fn take_answers(&mut self) -> Result<(), AgentError> {
@@ -678,6 +691,7 @@ impl Agent {
             self.machine.ignore_udev(index);
             snapshot.awaiting_udev.remove(&index);
         }
+        self.with_udev.clone_from(&snapshot.awaiting_udev);
         Ok(snapshot)
     }
 

@@ -184,11 +184,18 @@ fn device(snapshot: &Snapshot, link: &Link, interface: &DesiredInterface, steps:
     }
 }
 
-/// The journal first: it tells how to undo the rest.
+/// The journal first: it tells how to undo the rest. Settings next, so that all else is one batch.
 fn plugged(snapshot: &Snapshot, link: &Link, device: &PluggedDevice) -> Vec<Edit> {
     let mut edits = Vec::new();
     if link.alias.as_deref() != Some(device.alias.as_str()) {
         edits.push(Edit::Alias { from: link.alias.clone(), to: Some(device.alias.clone()) });
+    }
+    for (setting, to) in device.settings.iter().copied() {
+        if let Some(from) = snapshot.setting(link.index, setting)
+            && from != to
+        {
+            edits.push(Edit::Setting { setting, from, to });
+        }
     }
     if link.group != device.group {
         edits.push(Edit::Group { from: link.group, to: device.group });
@@ -202,13 +209,6 @@ fn plugged(snapshot: &Snapshot, link: &Link, device: &PluggedDevice) -> Vec<Edit
         && link.mtu != mtu
     {
         edits.push(Edit::Mtu { from: link.mtu, to: mtu });
-    }
-    for (setting, to) in device.settings.iter().copied() {
-        if let Some(from) = snapshot.setting(link.index, setting)
-            && from != to
-        {
-            edits.push(Edit::Setting { setting, from, to });
-        }
     }
     if !link.up {
         edits.push(Edit::Up { from: false, to: true });

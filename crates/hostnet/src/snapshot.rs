@@ -163,6 +163,27 @@ impl Snapshot {
         self.read_further(kernel, agent, tables, &devices)
     }
 
+    /// Takes in news of a device, as notified, that is about itself only: what it is called and
+    /// which values it has. False, and nothing is taken in, where more may have changed with it.
+    pub(crate) fn take_in_itself(&mut self, link: &Link) -> bool {
+        let Some(seen) = self.links.iter_mut().find(|seen| seen.index == link.index) else {
+            return false;
+        };
+        let itself = Link {
+            name: link.name.clone(),
+            alternative_names: link.alternative_names.clone(),
+            alias: link.alias.clone(),
+            mtu: link.mtu,
+            group: link.group,
+            ..seen.clone()
+        };
+        let of_itself = itself == *link;
+        if of_itself {
+            *seen = itself;
+        }
+        of_itself
+    }
+
     /// Reads the tables that are not known yet, and what rtnetlink does not tell: the settings of
     /// these devices, and which devices udev has not finished with.
     fn read_further(
