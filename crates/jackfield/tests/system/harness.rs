@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jackfield_kernel::{Address, Family, Link, Rtnetlink};
-use jackfield_lab::emulator::Subnet;
+use jackfield_lab::emulator::{CloudInterface, Subnet};
 use jackfield_lab::probe::{Echo, Transport, probe};
 use jackfield_lab::{Host, Instance, Lab, Plug, Process};
 
@@ -277,34 +277,73 @@ pub(crate) fn eventually(
     start.elapsed()
 }
 
+/// What the cloud gives a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Addresses of both families.
+    DualStack,
+    /// No IPv4, nor a metadata service by it.
+    Ipv6Only,
+    /// Addresses of both families, and a delegated prefix of each for every interface.
+    Prefixes,
+}
+
 /// A lab with an instance `a` whose primary is in subnet 1.
 pub(crate) struct Stage {
     pub(crate) lab: Lab,
     pub(crate) a: Instance,
     pub(crate) subnets: Vec<Subnet>,
+    shape: Shape,
 }
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        Self::in_subnets(Lab::subnet)
+        Self::of(Shape::DualStack)
     }
 
     /// As [`Stage::new`], without IPv4.
     pub(crate) fn ipv6_only() -> Self {
-        Self::in_subnets(Lab::ipv6_subnet)
+        Self::of(Shape::Ipv6Only)
     }
 
-    fn in_subnets(subnet: fn(&Lab, u8) -> Subnet) -> Self {
+    pub(crate) fn of(shape: Shape) -> Self {
+        let subnet = if shape == Shape::Ipv6Only { Lab::ipv6_subnet } else { Lab::subnet };
         let lab = Lab::start().expect("these tests need the right to make namespaces");
         let subnets: Vec<Subnet> = (1..=3).map(|n| subnet(&lab, n)).collect();
         let a = lab.instance("a", &subnets[0]).unwrap();
-        Stage { lab, a, subnets }
+        let stage = Stage { lab, a, subnets, shape };
+        stage.delegate(stage.a.primary(), 1, 0);
+        stage
     }
 
     /// Makes an interface with so many addresses of each family in subnet `subnet` (1 to 3), and
-    /// plugs it in as device `device`, named `ethDEVICE`.
-    pub(crate) fn attach(&self, subnet: usize, device: u32, addresses: u32) -> Attached {
+    /// with prefixes where the shape says so, which is to be plugged in as device `device`.
+    pub(crate) fn interface(&self, subnet: usize, device: u32, addresses: u32) -> CloudInterface {
         let interface = self.lab.interface(&self.subnets[subnet - 1], addresses).unwrap();
+        self.delegate(&interface, subnet, device);
+        interface
+    }
+
+    /// Prefixes above the addresses that the lab gives out.
+    fn delegate(&self, interface: &CloudInterface, subnet: usize, device: u32) {
+        if self.shape == Shape::Prefixes {
+            let ipv4 = format!("10.0.{subnet}.{}/28", 128 + 16 * device);
+            let ipv6 = format!("2001:db8:0:{subnet}:{:x}::/80", 1 + device);
+            for prefix in [ipv4, ipv6] {
+                self.lab.add_prefix(interface.mac, prefix.parse().unwrap()).unwrap();
+            }
+        }
+    }
+
+    /// True where the host has addresses of IPv4.
+    pub(crate) fn has_ipv4(&self) -> bool {
+        self.shape != Shape::Ipv6Only
+    }
+
+    /// Makes an interface as [`Stage::interface`] does, and plugs it in as device `device`, named
+    /// `ethDEVICE`.
+    pub(crate) fn attach(&self, subnet: usize, device: u32, addresses: u32) -> Attached {
+        let interface = self.interface(subnet, device, addresses);
         self.lab.attach(&self.a, interface.mac, &Plug::new(device)).unwrap();
         Attached::of(&interface, device)
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cards;
+mod clients;
 mod containers;
 mod demo;
 mod documents;
@@ -18,6 +19,7 @@ mod matrix;
 mod others;
 mod plug;
 mod prefixes;
+mod published;
 mod races;
 mod rest;
 mod shared_rules;

@@ -8,8 +8,8 @@ use jackfield_kernel::{VethEnd, veth_pair};
 use jackfield_lab::probe::{Echo, Transport, probe};
 use jackfield_lab::{Host, Instance, Lab, Plug};
 
+use crate::clients::{Client, filter_reverse_paths};
 use crate::harness::*;
-use crate::matrix::{Client, filter_reverse_paths};
 
 /// A refresh each second.
 const HASTY: &str = "[agent]\nrefresh = \"1s\"\ndevice_kinds = [\"physical\", \"veth\"]\n";
