@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -284,7 +285,8 @@ pub(crate) enum Shape {
     DualStack,
     /// No IPv4, nor a metadata service by it.
     Ipv6Only,
-    /// Addresses of both families, and a delegated prefix of each for every interface.
+    /// Addresses of both families, and a delegated prefix of each for every secondary. What the
+    /// primary's make of main is there whatever is plugged.
     Prefixes,
 }
 
@@ -294,6 +296,8 @@ pub(crate) struct Stage {
     pub(crate) a: Instance,
     pub(crate) subnets: Vec<Subnet>,
     shape: Shape,
+    /// How many interfaces have prefixes.
+    delegated: AtomicU8,
 }
 
 impl Stage {
@@ -311,24 +315,23 @@ impl Stage {
         let lab = Lab::start().expect("these tests need the right to make namespaces");
         let subnets: Vec<Subnet> = (1..=3).map(|n| subnet(&lab, n)).collect();
         let a = lab.instance("a", &subnets[0]).unwrap();
-        let stage = Stage { lab, a, subnets, shape };
-        stage.delegate(stage.a.primary(), 1, 0);
-        stage
+        Stage { lab, a, subnets, shape, delegated: AtomicU8::new(0) }
     }
 
     /// Makes an interface with so many addresses of each family in subnet `subnet` (1 to 3), and
-    /// with prefixes where the shape says so, which is to be plugged in as device `device`.
-    pub(crate) fn interface(&self, subnet: usize, device: u32, addresses: u32) -> CloudInterface {
+    /// with prefixes where the shape says so, plugged in nowhere.
+    pub(crate) fn interface(&self, subnet: usize, addresses: u32) -> CloudInterface {
         let interface = self.lab.interface(&self.subnets[subnet - 1], addresses).unwrap();
-        self.delegate(&interface, subnet, device);
+        self.delegate(&interface, subnet);
         interface
     }
 
-    /// Prefixes above the addresses that the lab gives out.
-    fn delegate(&self, interface: &CloudInterface, subnet: usize, device: u32) {
+    /// Prefixes above the addresses that the lab gives out; eight of them.
+    fn delegate(&self, interface: &CloudInterface, subnet: usize) {
         if self.shape == Shape::Prefixes {
-            let ipv4 = format!("10.0.{subnet}.{}/28", 128 + 16 * device);
-            let ipv6 = format!("2001:db8:0:{subnet}:{:x}::/80", 1 + device);
+            let number = self.delegated.fetch_add(1, Ordering::Relaxed);
+            let ipv4 = format!("10.0.{subnet}.{}/28", 128 + 16 * number);
+            let ipv6 = format!("2001:db8:0:{subnet}:{:x}::/80", 1 + number);
             for prefix in [ipv4, ipv6] {
                 self.lab.add_prefix(interface.mac, prefix.parse().unwrap()).unwrap();
             }
@@ -343,7 +346,7 @@ impl Stage {
     /// Makes an interface as [`Stage::interface`] does, and plugs it in as device `device`, named
     /// `ethDEVICE`.
     pub(crate) fn attach(&self, subnet: usize, device: u32, addresses: u32) -> Attached {
-        let interface = self.interface(subnet, device, addresses);
+        let interface = self.interface(subnet, addresses);
         self.lab.attach(&self.a, interface.mac, &Plug::new(device)).unwrap();
         Attached::of(&interface, device)
     }

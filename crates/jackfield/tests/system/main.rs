@@ -22,6 +22,7 @@ mod prefixes;
 mod published;
 mod races;
 mod rest;
+mod shapes;
 mod shared_rules;
 mod storm;
 mod udev;
