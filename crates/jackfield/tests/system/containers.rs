@@ -5,14 +5,13 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use jackfield_kernel::{VethEnd, veth_pair};
-use jackfield_lab::Host;
 use jackfield_lab::probe::{Echo, ProbeError, Transport, probe};
 
 use crate::clients::{ANSWER, Client, docker0};
 use crate::harness::*;
 use crate::killed::{is_killed, require_strace};
 use crate::published::*;
+use crate::vm::Vm;
 
 /// Who does not reach the published port by which address.
 fn unanswered(clients: &[Client<'_>], addresses: &[IpAddr], within: Duration) -> Vec<String> {
@@ -51,14 +50,10 @@ fn that_a_container_cannot_be_reached_is_said_by_the_interface_that_was_asked() 
 }
 
 #[test]
-fn behind_a_link_without_a_bridge_a_published_port_answers_too() {
+fn a_published_port_of_a_vm_behind_a_tap_answers_too() {
     let stage = Stage::new();
     let (lab, a) = (&stage.lab, &stage.a);
-    // As a VM behind a tap has it.
-    let vm = Host::new("vm").unwrap();
-    let near = VethEnd { name: "tap0", address: None, mtu: None, namespace: None };
-    let far = VethEnd { name: "eth0", namespace: Some(vm.namespace()), ..near };
-    a.apply("make a VM's link", &[veth_pair(near, far)]).unwrap();
+    let vm = Vm::behind(a, "tap0");
     let side = |device: &str, number: u32| {
         format!(
             "ip address add 192.168.77.{number}/30 dev {device}

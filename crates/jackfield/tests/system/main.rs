@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod advertisements;
 mod cards;
 mod clients;
 mod containers;
@@ -27,5 +28,6 @@ mod shared_rules;
 mod storm;
 mod udev;
 mod untouched;
+mod vm;
 mod watch;
 mod wrong_use;
