@@ -128,7 +128,8 @@ pub(crate) fn everybody_meets_a_published_port(shape: Shape, count: u32, program
     let _served = Echo::start(&behind.served, served).unwrap();
     assert!(!has_marks(a), "connections are tracked for nothing");
     program.publish(a, served);
-    eventually("connections are marked", PATIENCE, || has_marks(a));
+    // Of the older iptables nobody tells: a refresh sees it.
+    eventually("connections are marked", 2 * PATIENCE, || has_marks(a));
     forwards(a);
     let outside = [Lab::REMOTE_IPV4, Lab::REMOTE_IPV6];
     let outside: Vec<IpAddr> =
