@@ -326,11 +326,11 @@ impl Stage {
         interface
     }
 
-    /// Prefixes above the addresses that the lab gives out; eight of them.
+    /// Prefixes above the addresses that the lab gives out, from the subnet's end.
     fn delegate(&self, interface: &CloudInterface, subnet: usize) {
         if self.shape == Shape::Prefixes {
             let number = self.delegated.fetch_add(1, Ordering::Relaxed);
-            let ipv4 = format!("10.0.{subnet}.{}/28", 128 + 16 * number);
+            let ipv4 = format!("10.0.{subnet}.{}/28", 240 - 16 * number);
             let ipv6 = format!("2001:db8:0:{subnet}:{:x}::/80", 1 + number);
             for prefix in [ipv4, ipv6] {
                 self.lab.add_prefix(interface.mac, prefix.parse().unwrap()).unwrap();
