@@ -2,7 +2,7 @@
 
 use crate::emulator::{Cloud, CloudInterface, Emulator, MacAddr, Subnet};
 use crate::error::{Attempt, Result};
-use crate::fabric::{Fabric, GATEWAY_IPV6, MAIN, Violation};
+use crate::fabric::{Fabric, GATEWAY_IPV6, MAIN, RouterAdvertisement, Violation};
 use crate::host::{self, Host};
 use crate::instance::Instance;
 use crate::plug::{Plug, Plugged};
@@ -300,6 +300,17 @@ impl Lab {
     pub fn route_through(&self, mac: MacAddr, network: IpNet) -> Result<()> {
         let record = self.0.cloud.interface(mac)?;
         self.fabric().route_through(&record, network)
+    }
+
+    /// Has the router of an interface's subnet advertise itself to the interface: once now, where
+    /// it is plugged in, and whenever the interface asks.
+    ///
+    /// # Errors
+    ///
+    /// Where the interface is unknown.
+    pub fn advertise(&self, mac: MacAddr, advertisement: RouterAdvertisement) -> Result<()> {
+        let record = self.0.cloud.interface(mac)?;
+        self.fabric().advertise(&record, advertisement)
     }
 
     fn tell(&self, mac: MacAddr) -> Result<()> {

@@ -46,7 +46,7 @@ pub mod probe;
 mod udev;
 
 pub use error::{LabError, Result};
-pub use fabric::Violation;
+pub use fabric::{RouterAdvertisement, Violation};
 pub use host::{Host, Process};
 pub use instance::{Bridge, Container, Instance};
 pub use lab::Lab;

@@ -8,7 +8,7 @@ use jackfield_kernel::{
 };
 use jackfield_lab::emulator::{CloudInterface, Subnet};
 use jackfield_lab::probe::{Echo, FirstAnswers, PacketStream, ProbeError, Transport, probe};
-use jackfield_lab::{Host, Instance, Lab, Plug, Violation};
+use jackfield_lab::{Host, Instance, Lab, Plug, RouterAdvertisement, Violation};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
@@ -432,4 +432,48 @@ fn large_packets_pass_once_the_interface_takes_them() {
         socket.recv(&mut [0; 9000])
     });
     assert_eq!(sent.unwrap().unwrap(), 8000);
+}
+
+/// What `ip -6 route` shows of a device's routes by advertisements.
+fn advertised(host: &Host, device: &str) -> String {
+    let mut command = host.command("ip").unwrap();
+    let output = command.args(["-6", "route", "show", "proto", "ra", "dev", device]).output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+fn wait_for_route(host: &Host, device: &str, router: Option<&str>) {
+    let is_so = || match router {
+        Some(router) => advertised(host, device).contains(&format!("default via {router}")),
+        None => !advertised(host, device).contains("default"),
+    };
+    let end = Instant::now() + 4 * LONG;
+    while !is_so() {
+        assert!(Instant::now() < end, "{device}, {router:?}: {}", advertised(host, device));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_router_is_the_default_of_whoever_hears_it_or_asks_for_it() {
+    let (lab, a) = lab();
+    a.set_sysctl("net/ipv6/conf/default/accept_ra", "1").unwrap();
+    let record = lab.interface(&lab.subnet(2), 1).unwrap();
+    let router = "fe80::77".parse().unwrap();
+    let advertisement = RouterAdvertisement { router, lifetime: Duration::from_secs(1800) };
+    lab.attach(&a, record.mac, &Plug::new(1)).unwrap();
+    a.set_up("eth1", true).unwrap();
+    lab.advertise(record.mac, advertisement).unwrap();
+    wait_for_route(&a, "eth1", Some("fe80::77"));
+    lab.advertise(record.mac, RouterAdvertisement { lifetime: Duration::ZERO, ..advertisement })
+        .unwrap();
+    wait_for_route(&a, "eth1", None);
+
+    // Nothing is heard while the link is down: it asks when it is up.
+    lab.advertise(record.mac, advertisement).unwrap();
+    lab.detach(record.mac).unwrap();
+    lab.attach(&a, record.mac, &Plug::new(1)).unwrap();
+    assert_eq!(advertised(&a, "eth1"), "");
+    a.set_up("eth1", true).unwrap();
+    wait_for_route(&a, "eth1", Some("fe80::77"));
+    assert_eq!(lab.violations(), []);
 }

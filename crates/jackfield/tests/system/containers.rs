@@ -5,145 +5,26 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use jackfield_kernel::{VethEnd, veth_pair};
 use jackfield_lab::probe::{Echo, ProbeError, Transport, probe};
-use jackfield_lab::{Bridge, Host, Instance, Lab};
 
+use crate::clients::{ANSWER, Client, docker0};
 use crate::harness::*;
 use crate::killed::{is_killed, require_strace};
-
-const ANSWER: Duration = Duration::from_secs(3);
-/// The port that is published, and leads to the container's echo.
-const PUBLISHED: u16 = 8080;
-
-/// Publishes the container's echo at every address of the host, and lets it out by the primary, as
-/// container engines do.
-fn publish(container: &[IpAddr]) -> String {
-    let [four, six] = families(container);
-    format!(
-        "table inet engine {{
-            chain prerouting {{
-                type nat hook prerouting priority dstnat
-                fib daddr type local meta nfproto ipv4 meta l4proto {{ tcp, udp }} \
-                    th dport {PUBLISHED} dnat ip to {four}:7
-                fib daddr type local meta nfproto ipv6 meta l4proto {{ tcp, udp }} \
-                    th dport {PUBLISHED} dnat ip6 to [{six}]:7
-            }}
-            chain postrouting {{
-                type nat hook postrouting priority srcnat
-                oifname \"eth*\" ip saddr 172.17.0.0/16 masquerade
-                oifname \"eth*\" ip6 saddr fd17::/64 masquerade
-            }}
-        }}"
-    )
-}
-
-fn families(addresses: &[IpAddr]) -> [IpAddr; 2] {
-    [true, false].map(|v4| *addresses.iter().find(|ip| ip.is_ipv4() == v4).unwrap())
-}
-
-fn nft(host: &Host, script: &str) -> String {
-    let output = host.command("nft").unwrap().arg(script).output().unwrap();
-    assert!(output.status.success(), "{script}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn docker0(a: &Instance) -> Bridge<'_> {
-    a.bridge("docker0", &["172.17.0.0/16", "fd17::/64"].map(|net| net.parse().unwrap())).unwrap()
-}
-
-fn tables(host: &Host) -> Vec<String> {
-    nft(host, "list tables").lines().map(str::to_owned).collect()
-}
-
-fn has_marks(host: &Host) -> bool {
-    tables(host).iter().any(|table| table == "table inet jackfield")
-}
-
-fn filter(host: &Host, interface: &str) -> String {
-    host.sysctl(&format!("net/ipv4/conf/{interface}/rp_filter")).unwrap()
-}
-
-/// Waits until the host forwards IPv6 to its containers: while its link-local address there is looked
-/// for on others, it asks no container where it is.
-#[track_caller]
-fn forwards(host: &Host) {
-    eventually("every address is in use", PATIENCE, || {
-        shell(host, "ip -6 address show tentative").is_empty()
-    });
-}
+use crate::published::*;
+use crate::vm::Vm;
 
 /// Who does not reach the published port by which address.
-fn unanswered(clients: &[(&str, &Host)], addresses: &[IpAddr], within: Duration) -> Vec<String> {
-    let ask = |name: &str, client: &Host, address: IpAddr, transport| {
-        let to = SocketAddr::new(address, PUBLISHED);
-        let error = probe(client, None, to, transport, within).err()?;
-        Some(format!("{name} -> {to} by {transport:?}: {error}"))
-    };
-    let ask = &ask;
+fn unanswered(clients: &[Client<'_>], addresses: &[IpAddr], within: Duration) -> Vec<String> {
     std::thread::scope(|scope| {
-        let all = clients.iter().flat_map(|(name, client)| {
+        let all = clients.iter().flat_map(|client| {
             addresses.iter().flat_map(move |address| {
-                Transport::ALL
-                    .map(|transport| scope.spawn(move || ask(name, client, *address, transport)))
+                let to = SocketAddr::new(*address, PUBLISHED);
+                Transport::ALL.map(|by| scope.spawn(move || client.ask(to, by, within)))
             })
         });
         let all: Vec<_> = all.collect();
         all.into_iter().filter_map(|asked| asked.join().unwrap()).collect()
     })
-}
-
-#[test]
-fn a_published_port_answers_by_the_interface_that_it_was_asked_by() {
-    let stage = Stage::new();
-    let (lab, a) = (&stage.lab, &stage.a);
-    let bridge = docker0(a);
-    let container = bridge.container("container").unwrap();
-    let _echo = Echo::start(&container, container.addresses()).unwrap();
-    let agent = Agent::start(a);
-    let attached = [(2, 1), (2, 2), (3, 3)].map(|(subnet, device)| stage.attach(subnet, device, 2));
-    for interface in &attached {
-        configured_within(a, interface, PATIENCE);
-    }
-    assert!(!has_marks(a), "connections are tracked for nothing");
-    nft(a, &publish(container.addresses()));
-    eventually("connections are marked", PATIENCE, || has_marks(a));
-
-    let near: Vec<_> = stage.subnets.iter().map(|subnet| lab.client(subnet).unwrap()).collect();
-    let clients: [(&str, &Host); 4] = [
-        ("the remote host", lab.remote()),
-        ("a client in the primary's subnet", &near[0]),
-        ("a client in subnet 2, two secondaries'", &near[1]),
-        ("a client in subnet 3, a secondary's", &near[2]),
-    ];
-    let mut addresses: Vec<IpAddr> = a.primary().addresses().collect();
-    addresses.extend(attached.iter().flat_map(|interface| &interface.addresses));
-    let outside = [Lab::REMOTE_IPV4, Lab::REMOTE_IPV6];
-    let _outside = Echo::start(lab.remote(), &outside).unwrap();
-    forwards(a);
-    let mut failed = Vec::new();
-    for (strictness, by_mark) in [("0", "0"), ("1", "0"), ("1", "1"), ("2", "0")] {
-        a.set_sysctl("net/ipv4/conf/all/src_valid_mark", by_mark).unwrap();
-        for name in ["all", "default", "eth1", "eth2", "eth3", "eth0", "docker0"] {
-            a.set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), strictness).unwrap();
-        }
-        eventually("the reverse path filter lets forwarded connections in", PATIENCE, || {
-            let all = filter(a, "all");
-            ["eth1", "eth2", "eth3"].iter().all(|name| filter(a, name).max(all.clone()) != "1")
-        });
-        let unanswered = unanswered(&clients, &addresses, ANSWER);
-        failed.extend(unanswered.iter().map(|text| format!("rp_filter {strictness}: {text}\n")));
-        // The container's own connections leave by the primary.
-        for (address, transport) in outside.iter().flat_map(|to| Transport::ALL.map(|by| (to, by)))
-        {
-            if let Err(error) = probe(&container, None, Echo::at(*address), transport, ANSWER) {
-                failed.push(format!("rp_filter {strictness}: {address} {transport:?}: {error}\n"));
-            }
-        }
-    }
-    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.concat());
-    assert_eq!(lab.violations(), []);
-    agent.stop();
 }
 
 #[test]
@@ -169,14 +50,10 @@ fn that_a_container_cannot_be_reached_is_said_by_the_interface_that_was_asked() 
 }
 
 #[test]
-fn behind_a_link_without_a_bridge_a_published_port_answers_too() {
+fn a_published_port_of_a_vm_behind_a_tap_answers_too() {
     let stage = Stage::new();
     let (lab, a) = (&stage.lab, &stage.a);
-    // As a VM behind a tap has it.
-    let vm = Host::new("vm").unwrap();
-    let near = VethEnd { name: "tap0", address: None, mtu: None, namespace: None };
-    let far = VethEnd { name: "eth0", namespace: Some(vm.namespace()), ..near };
-    a.apply("make a VM's link", &[veth_pair(near, far)]).unwrap();
+    let vm = Vm::behind(a, "tap0");
     let side = |device: &str, number: u32| {
         format!(
             "ip address add 192.168.77.{number}/30 dev {device}
@@ -200,7 +77,10 @@ fn behind_a_link_without_a_bridge_a_published_port_answers_too() {
     }
     forwards(a);
     let near = lab.client(&stage.subnets[0]).unwrap();
-    let clients: [(&str, &Host); 2] = [("the remote host", lab.remote()), ("a client", &near)];
+    let clients = [
+        Client::asking("the remote host", lab.remote()),
+        Client::asking("a client in the primary's subnet", &near),
+    ];
     let addresses: Vec<IpAddr> =
         attached.iter().flat_map(|interface| interface.addresses.clone()).collect();
     assert_eq!(unanswered(&clients, &addresses, ANSWER), [""; 0]);
@@ -220,7 +100,7 @@ fn switched_off_nothing_is_marked_and_a_secondary_does_not_answer() {
     let attached = stage.attach(2, 1, 1);
     configured_within(a, &attached, PATIENCE);
     forwards(a);
-    let remote: [(&str, &Host); 1] = [("the remote host", stage.lab.remote())];
+    let remote = [Client::asking("the remote host", stage.lab.remote())];
     let left = unanswered(&remote, &attached.addresses, Duration::from_millis(500));
     assert_eq!(left.len(), 4, "{left:?}");
     let primary: Vec<IpAddr> = a.primary().addresses().collect();
@@ -341,7 +221,7 @@ fn a_mark_of_somebody_else_is_left_alone() {
         has_marks(a) && nft(a, "list table inet jackfield").contains("set_0x2_of_0x7f")
     });
     forwards(a);
-    let remote: [(&str, &Host); 1] = [("the remote host", lab.remote())];
+    let remote = [Client::asking("the remote host", lab.remote())];
     assert_eq!(unanswered(&remote, &attached[0].addresses, ANSWER), [""; 0]);
     // Marked by somebody else when it came in, a packet goes where that one says.
     let left = unanswered(&remote, &attached[1].addresses, Duration::from_millis(300));
@@ -390,7 +270,7 @@ fn commands_mark_and_unmark_and_a_second_pass_writes_nothing() {
     let _echo = Echo::start(&container, container.addresses()).unwrap();
     nft(a, &publish(container.addresses()));
     forwards(a);
-    let remote: [(&str, &Host); 1] = [("the remote host", lab.remote())];
+    let remote = [Client::asking("the remote host", lab.remote())];
     assert_eq!(unanswered(&remote, &attached.addresses, ANSWER), [""; 0]);
     nft(a, "delete table inet engine");
     shell(a, "ip link del docker0; ip link del vethc1 || true");
@@ -402,34 +282,6 @@ fn commands_mark_and_unmark_and_a_second_pass_writes_nothing() {
     assert_eq!(tables(a), [""; 0]);
     lab.detach(attached.mac).unwrap();
     becomes(&before, a);
-}
-
-#[test]
-fn a_port_that_the_older_iptables_publishes_answers_too() {
-    let stage = Stage::new();
-    let (lab, a) = (&stage.lab, &stage.a);
-    let bridge = docker0(a);
-    let container = bridge.container("container").unwrap();
-    let _echo = Echo::start(&container, container.addresses()).unwrap();
-    let [four, _] = families(container.addresses());
-    shell(
-        a,
-        &format!(
-            "for protocol in tcp udp; do iptables-legacy -t nat -A PREROUTING -p $protocol \
-                 -m addrtype --dst-type LOCAL --dport {PUBLISHED} -j DNAT --to {four}:7; done"
-        ),
-    );
-    let agent = Agent::start(a);
-    let attached = [(2, 1), (2, 2)].map(|(subnet, device)| stage.attach(subnet, device, 1));
-    for interface in &attached {
-        configured_within(a, interface, PATIENCE);
-    }
-    let ipv4: Vec<IpAddr> =
-        attached.iter().map(|interface| families(&interface.addresses)[0]).collect();
-    forwards(a);
-    let remote: [(&str, &Host); 1] = [("the remote host", lab.remote())];
-    assert_eq!(unanswered(&remote, &ipv4, ANSWER), [""; 0]);
-    agent.stop();
 }
 
 #[test]

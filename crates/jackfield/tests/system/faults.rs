@@ -105,8 +105,8 @@ struct Patient {
 }
 
 impl Patient {
-    fn new() -> Self {
-        let stage = Stage::new();
+    fn new(shape: Shape) -> Self {
+        let stage = Stage::of(shape);
         let working = stage.attach(2, 1, 2);
         succeed(&stage.a, &["plug", "eth1"]);
         let mut addresses = working.addresses.clone();
@@ -124,7 +124,14 @@ impl Patient {
 
     /// All but the interfaces that are plugged in under faults, and their tables.
     fn state(&self) -> NetworkState {
-        NetworkState::without(&self.stage.a, &["eth2", "eth3", "10002", "10003"])
+        let mut without = ["eth2", "eth3", "10002", "10003"].map(str::to_owned).to_vec();
+        for name in ["eth2", "eth3"] {
+            // The metric of the routes for its prefixes.
+            let index = self.stage.a.link(name).ok().map(|link| link.index);
+            without.extend(index.map(|index| (1 << 31 | index).to_string()));
+        }
+        let without: Vec<&str> = without.iter().map(String::as_str).collect();
+        NetworkState::without(&self.stage.a, &without)
     }
 
     fn finish(self) {
@@ -139,8 +146,8 @@ impl Patient {
 }
 
 /// Lets a fault strike in steady state, during a plug and at start-up.
-fn endure(effect: &Effect, target: Target, measure: Measure) -> Outcome {
-    let patient = Patient::new();
+fn endure(shape: Shape, effect: &Effect, target: Target, measure: Measure) -> Outcome {
+    let patient = Patient::new(shape);
     let (lab, a) = (&patient.stage.lab, &patient.stage.a);
     let mut outcome = Outcome::default();
     let agent = Agent::with_config(a, measure.config);
@@ -198,14 +205,39 @@ fn rounds_of(agent: &Agent) -> usize {
 
 /// Tries all effects on the target, several side by side, and fails with all that went wrong.
 fn endure_all(target: Target, side_by_side: usize, measure: Measure) {
-    let cases = Mutex::new(effects());
+    endure_each(Shape::DualStack, effects(), target, side_by_side, measure);
+}
+
+/// All effects on everything, and on the key of the addresses that every shape has.
+pub(crate) fn every_fault_is_endured(shape: Shape) {
+    for target in [Target::All, Target::Key("ipv6s")] {
+        endure_each(shape, effects(), target, 8, SHORT);
+    }
+}
+
+/// A service that fails, that hangs, and that says what nobody can read.
+pub(crate) fn three_faults_of_the_whole_service_are_endured(shape: Shape) {
+    let names = ["503", "hanging", "garbage"];
+    let chosen = effects().into_iter().filter(|(name, _)| names.contains(name)).collect();
+    endure_each(shape, chosen, Target::All, names.len(), SHORT);
+}
+
+fn endure_each(
+    shape: Shape,
+    effects: Vec<(&'static str, Effect)>,
+    target: Target,
+    side_by_side: usize,
+    measure: Measure,
+) {
+    let cases = Mutex::new(effects);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..side_by_side {
             scope.spawn(|| {
                 loop {
                     let Some((name, effect)) = cases.lock().unwrap().pop() else { return };
-                    let ended = std::panic::catch_unwind(|| endure(&effect, target, measure));
+                    let ended =
+                        std::panic::catch_unwind(|| endure(shape, &effect, target, measure));
                     match ended {
                         Ok(outcome) => eprintln!("{name} on {target:?}: {outcome:.1?}"),
                         Err(_) => failures.lock().unwrap().push(name),
@@ -267,7 +299,7 @@ fn every_fault_of_one_key_is_endured_for_a_minute() {
 #[test]
 fn a_session_that_cannot_be_renewed_is_endured() {
     for effect in [Effect::Status(403), Effect::Status(503), Effect::Hang, Effect::GarbageBody] {
-        let outcome = endure(&effect, Target::Tokens, SHORT);
+        let outcome = endure(Shape::DualStack, &effect, Target::Tokens, SHORT);
         eprintln!("{effect:?} on tokens: {outcome:.1?}");
     }
 }

@@ -9,11 +9,12 @@ use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jackfield_kernel::{Address, Family, Link, Rtnetlink};
-use jackfield_lab::emulator::Subnet;
+use jackfield_lab::emulator::{CloudInterface, Subnet};
 use jackfield_lab::probe::{Echo, Transport, probe};
 use jackfield_lab::{Host, Instance, Lab, Plug, Process};
 
@@ -277,34 +278,75 @@ pub(crate) fn eventually(
     start.elapsed()
 }
 
+/// What the cloud gives a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Addresses of both families.
+    DualStack,
+    /// No IPv4, nor a metadata service by it.
+    Ipv6Only,
+    /// Addresses of both families, and a delegated prefix of each for every secondary. What the
+    /// primary's make of main is there whatever is plugged.
+    Prefixes,
+}
+
 /// A lab with an instance `a` whose primary is in subnet 1.
 pub(crate) struct Stage {
     pub(crate) lab: Lab,
     pub(crate) a: Instance,
     pub(crate) subnets: Vec<Subnet>,
+    shape: Shape,
+    /// How many interfaces have prefixes.
+    delegated: AtomicU8,
 }
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        Self::in_subnets(Lab::subnet)
+        Self::of(Shape::DualStack)
     }
 
     /// As [`Stage::new`], without IPv4.
     pub(crate) fn ipv6_only() -> Self {
-        Self::in_subnets(Lab::ipv6_subnet)
+        Self::of(Shape::Ipv6Only)
     }
 
-    fn in_subnets(subnet: fn(&Lab, u8) -> Subnet) -> Self {
+    pub(crate) fn of(shape: Shape) -> Self {
+        let subnet = if shape == Shape::Ipv6Only { Lab::ipv6_subnet } else { Lab::subnet };
         let lab = Lab::start().expect("these tests need the right to make namespaces");
         let subnets: Vec<Subnet> = (1..=3).map(|n| subnet(&lab, n)).collect();
         let a = lab.instance("a", &subnets[0]).unwrap();
-        Stage { lab, a, subnets }
+        Stage { lab, a, subnets, shape, delegated: AtomicU8::new(0) }
     }
 
     /// Makes an interface with so many addresses of each family in subnet `subnet` (1 to 3), and
-    /// plugs it in as device `device`, named `ethDEVICE`.
-    pub(crate) fn attach(&self, subnet: usize, device: u32, addresses: u32) -> Attached {
+    /// with prefixes where the shape says so, plugged in nowhere.
+    pub(crate) fn interface(&self, subnet: usize, addresses: u32) -> CloudInterface {
         let interface = self.lab.interface(&self.subnets[subnet - 1], addresses).unwrap();
+        self.delegate(&interface, subnet);
+        interface
+    }
+
+    /// Prefixes above the addresses that the lab gives out, from the subnet's end.
+    fn delegate(&self, interface: &CloudInterface, subnet: usize) {
+        if self.shape == Shape::Prefixes {
+            let number = self.delegated.fetch_add(1, Ordering::Relaxed);
+            let ipv4 = format!("10.0.{subnet}.{}/28", 240 - 16 * number);
+            let ipv6 = format!("2001:db8:0:{subnet}:{:x}::/80", 1 + number);
+            for prefix in [ipv4, ipv6] {
+                self.lab.add_prefix(interface.mac, prefix.parse().unwrap()).unwrap();
+            }
+        }
+    }
+
+    /// True where the host has addresses of IPv4.
+    pub(crate) fn has_ipv4(&self) -> bool {
+        self.shape != Shape::Ipv6Only
+    }
+
+    /// Makes an interface as [`Stage::interface`] does, and plugs it in as device `device`, named
+    /// `ethDEVICE`.
+    pub(crate) fn attach(&self, subnet: usize, device: u32, addresses: u32) -> Attached {
+        let interface = self.interface(subnet, addresses);
         self.lab.attach(&self.a, interface.mac, &Plug::new(device)).unwrap();
         Attached::of(&interface, device)
     }

@@ -6,8 +6,8 @@ use jackfield_lab::emulator::CloudInterface;
 use jackfield_lab::probe::Echo;
 use jackfield_lab::{Lab, Plug};
 
+use crate::clients::Client;
 use crate::harness::*;
-use crate::matrix::Client;
 
 /// As everywhere: who is asked in the primary's subnet, in the interface's, and far away.
 fn everybody_meets(stage: &Stage, interfaces: &[Attached]) {

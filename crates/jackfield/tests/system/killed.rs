@@ -237,12 +237,14 @@ struct Plugged {
 }
 
 impl Plugged {
+    /// With prefixes.
     fn new(addresses: u32) -> Self {
-        let stage = Stage::new();
+        Self::of(Shape::Prefixes, addresses)
+    }
+
+    fn of(shape: Shape, addresses: u32) -> Self {
+        let stage = Stage::of(shape);
         let attached = stage.attach(2, 1, addresses);
-        for prefix in ["10.0.2.240/28", "2001:db8:0:2:9::/80"] {
-            stage.lab.add_prefix(attached.mac, prefix.parse().unwrap()).unwrap();
-        }
         Self::with(stage, attached)
     }
 
@@ -293,6 +295,14 @@ impl Plugged {
 fn a_plug_that_is_killed_is_finished_or_undone_by_the_next_command() {
     let kills = Plugged::new(2).killed_while_plugging(TELLING);
     assert!(kills.kills > 20 && kills.half_done >= 1, "{kills:?}");
+}
+
+pub(crate) fn a_plug_and_an_unplug_are_killed_at_every_system_call(shape: Shape) {
+    let plugged = Plugged::of(shape, 2);
+    let kills = plugged.killed_while_plugging(ALL);
+    assert!(kills.kills > 200 && kills.half_done >= 1, "{kills:?}");
+    let kills = plugged.killed_while_unplugging(ALL);
+    assert!(kills.kills > 100 && kills.half_done >= 1, "{kills:?}");
 }
 
 #[test]
@@ -368,7 +378,11 @@ struct Changes {
 impl Changes {
     /// Both in one subnet, in which addresses can move, and with so many addresses.
     fn new(addresses: u32) -> Self {
-        let stage = Stage::new();
+        Self::of(Shape::DualStack, addresses)
+    }
+
+    fn of(shape: Shape, addresses: u32) -> Self {
+        let stage = Stage::of(shape);
         let (one, two) = (stage.attach(2, 1, addresses), stage.attach(2, 2, addresses));
         succeed(&stage.a, &["scan"]);
         Changes { stage, one, two }
@@ -504,6 +518,15 @@ fn a_scan_that_moves_many_addresses_can_be_killed_in_between() {
     in_between(|| Changes::new(60).addresses_moved(CHUNKS));
 }
 
+pub(crate) fn scans_are_killed_at_every_system_call(shape: Shape) {
+    let kills = [
+        Changes::of(shape, 2).addresses_added(1, ALL),
+        Changes::of(shape, 2).addresses_moved(ALL),
+        Changes::of(shape, 2).interface_deleted(ALL),
+    ];
+    assert!(kills.iter().all(|kills| kills.kills > 200), "{kills:?}");
+}
+
 #[test]
 fn a_scan_that_is_killed_after_an_interface_was_deleted_is_finished_by_the_next() {
     let kills = Changes::new(2).interface_deleted(TELLING);
@@ -534,8 +557,12 @@ fn doomed_agent(host: &Host, config: &ConfigFile, call: &str, nth: u32) -> Proce
 
 #[test]
 fn an_agent_that_is_killed_while_it_plugs_finishes_when_it_is_started_again() {
+    killed_while_it_plugs_an_agent_finishes(Shape::Prefixes);
+}
+
+pub(crate) fn killed_while_it_plugs_an_agent_finishes(shape: Shape) {
     require_strace();
-    let Plugged { stage, before, after, .. } = Plugged::new(2);
+    let Plugged { stage, before, after, .. } = Plugged::of(shape, 2);
     let config = ConfigFile::new(LAB_CONFIG);
     let mut observer = Observer::new(&stage.a);
     let mut kills = Kills::default();
@@ -575,20 +602,19 @@ fn an_agent_that_is_killed_while_it_plugs_finishes_when_it_is_started_again() {
 }
 
 /// Plugs, unplugs and changes of addresses, at random, while the agent is killed at random.
-fn storm(time: Duration) {
+pub(crate) fn storm(shape: Shape, time: Duration) {
     let seed = std::env::var("JACKFIELD_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("JACKFIELD_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let stage = Stage::new();
+    let stage = Stage::of(shape);
     let lab = &stage.lab;
     let mut observer = Observer::new(&stage.a);
     let (before, network_before) = (observer.look(), NetworkState::of(&stage.a));
     // Two of them share a subnet. None of these addresses ever moves, so what is sent from them
     // must never go by another way.
-    let interfaces: Vec<_> = [2, 2, 3].map(|n| lab.interface(&stage.subnets[n - 1], 2)).into();
-    let interfaces: Vec<_> = interfaces.into_iter().map(Result::unwrap).collect();
-    let devices: Vec<u32> = (1..).take(interfaces.len()).collect();
+    let devices = [1, 2, 3];
+    let interfaces = [2, 2, 3].map(|subnet| stage.interface(subnet, 2));
     let mut attached = BTreeSet::new();
     // Those that come, go and move.
     let mut extra: Vec<(IpAddr, usize)> = Vec::new();
@@ -685,11 +711,11 @@ fn storm(time: Duration) {
 
 #[test]
 fn an_agent_that_is_killed_at_random_in_a_storm_ends_in_the_right_state() {
-    storm(Duration::from_secs(6));
+    storm(Shape::DualStack, Duration::from_secs(6));
 }
 
 #[test]
 #[ignore = "long: two minutes of storm"]
 fn an_agent_that_is_killed_at_random_in_a_long_storm_ends_in_the_right_state() {
-    storm(Duration::from_secs(120));
+    storm(Shape::DualStack, Duration::from_secs(120));
 }

@@ -17,14 +17,15 @@ const PROMISED: Duration = Duration::from_secs(1);
 const HASTY: &str = "[agent]\nrefresh = \"1s\"\ndevice_kinds = [\"physical\", \"veth\"]\n";
 
 fn plug(stage: &Stage, subnet: usize, addresses: u32, plug: &Plug) -> (CloudInterface, String) {
-    let interface = stage.lab.interface(&stage.subnets[subnet - 1], addresses).unwrap();
+    let interface = stage.interface(subnet, addresses);
     let plugged = stage.lab.attach(&stage.a, interface.mac, plug).unwrap();
     (interface, plugged.name)
 }
 
 fn allowed(stage: &Stage, name: &str, table: u32, interface: &CloudInterface) -> Allowed {
     let index = stage.a.link(name).unwrap().index;
-    Allowed { interface: index, table, addresses: interface.addresses().collect() }
+    let prefixes = stage.lab.cloud().interface(interface.mac).unwrap().prefixes().collect();
+    Allowed { interface: index, table, addresses: interface.addresses().collect(), prefixes }
 }
 
 /// Gives the instance's primary the key that types of several network cards have.
@@ -70,7 +71,11 @@ fn addresses(interface: &CloudInterface) -> Vec<IpAddr> {
 
 #[test]
 fn metadata_that_comes_piece_by_piece_is_right_within_a_second_and_never_wrong() {
-    let stage = Stage::new();
+    piece_by_piece_metadata_is_right_within_a_second(Shape::DualStack);
+}
+
+pub(crate) fn piece_by_piece_metadata_is_right_within_a_second(shape: Shape) {
+    let stage = Stage::of(shape);
     let cloud = stage.lab.cloud();
     let watch = Watch::start(&stage.a);
     let agent = Agent::start(&stage.a);
@@ -112,7 +117,11 @@ fn an_interface_that_is_listed_late_is_right_within_a_second_of_being_listed() {
 
 #[test]
 fn an_attachment_that_propagates_as_slowly_as_on_ec2_is_right_within_a_second() {
-    let stage = Stage::new();
+    as_slow_as_on_ec2_metadata_is_right_within_a_second(Shape::DualStack);
+}
+
+pub(crate) fn as_slow_as_on_ec2_metadata_is_right_within_a_second(shape: Shape) {
+    let stage = Stage::of(shape);
     several_cards(&stage);
     let watch = Watch::start(&stage.a);
     let agent = Agent::start(&stage.a);
@@ -122,7 +131,7 @@ fn an_attachment_that_propagates_as_slowly_as_on_ec2_is_right_within_a_second() 
         .key("network-card", seconds(6))
         .device_number(seconds(7))
         .addresses(seconds(10));
-    let interface = stage.lab.interface(&stage.subnets[1], 2).unwrap();
+    let interface = stage.interface(2, 2);
     let every = Duration::from_millis(5);
     let addresses = addresses(&interface);
     let answers = FirstAnswers::watch(stage.lab.remote(), &addresses, every).unwrap();
@@ -159,7 +168,11 @@ fn a_network_card_that_comes_late_is_waited_for_where_the_type_has_several() {
 
 #[test]
 fn two_interfaces_whose_metadata_comes_in_different_orders_never_meet_in_one_table() {
-    let stage = Stage::new();
+    in_different_orders_two_interfaces_never_meet_in_one_table(Shape::DualStack);
+}
+
+pub(crate) fn in_different_orders_two_interfaces_never_meet_in_one_table(shape: Shape) {
+    let stage = Stage::of(shape);
     let cloud = stage.lab.cloud();
     let watch = Watch::start(&stage.a);
     let agent = Agent::start(&stage.a);

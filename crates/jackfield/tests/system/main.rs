@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod advertisements;
 mod cards;
+mod clients;
 mod containers;
 mod demo;
 mod documents;
@@ -18,11 +20,14 @@ mod matrix;
 mod others;
 mod plug;
 mod prefixes;
+mod published;
 mod races;
 mod rest;
+mod shapes;
 mod shared_rules;
 mod storm;
 mod udev;
 mod untouched;
+mod vm;
 mod watch;
 mod wrong_use;

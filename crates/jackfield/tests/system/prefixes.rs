@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use jackfield_kernel::{VethEnd, veth_pair};
 use jackfield_lab::probe::{Echo, Transport, probe};
 use jackfield_lab::{Host, Instance, Lab, Plug};
 
+use crate::clients::{Client, filter_reverse_paths};
 use crate::harness::*;
-use crate::matrix::{Client, filter_reverse_paths};
+use crate::vm::Vm;
 
 /// A refresh each second.
 const HASTY: &str = "[agent]\nrefresh = \"1s\"\ndevice_kinds = [\"physical\", \"veth\"]\n";
@@ -37,14 +37,11 @@ fn delegate(lab: &Lab, mac: jackfield_lab::emulator::MacAddr, prefixes: &[IpNet]
 }
 
 /// A VM with these addresses behind a tap of the host: main has a route to each of them.
-fn vm(host: &Host, tap: &str, addresses: &[IpAddr]) -> Host {
+fn vm(host: &Host, tap: &str, addresses: &[IpAddr]) -> Vm {
     for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         host.set_sysctl(setting, "1").unwrap();
     }
-    let guest = Host::new(tap).unwrap();
-    let near = VethEnd { name: tap, address: None, mtu: None, namespace: None };
-    let far = VethEnd { name: "eth0", namespace: Some(guest.namespace()), ..near };
-    host.apply("make a tap", &[veth_pair(near, far)]).unwrap();
+    let guest = Vm::behind(host, tap);
     shell(
         host,
         &format!(
@@ -103,7 +100,7 @@ fn everybody_meets_the_vms_that_have_addresses_of_delegated_prefixes() {
     for (table, own) in &all {
         eventually("the prefixes are routed", PATIENCE, || routed(a, own, *table));
     }
-    let vms: Vec<(Host, Vec<IpAddr>)> = all
+    let vms: Vec<(Vm, Vec<IpAddr>)> = all
         .iter()
         .enumerate()
         .map(|(number, (_, own))| {

@@ -37,11 +37,15 @@ fn nothing_is_left_to_do(host: &Host) -> bool {
 
 #[test]
 fn an_interface_that_is_renamed_while_it_is_configured_works_under_its_new_name() {
-    let stage = Stage::new();
+    renamed_while_it_is_configured_it_works(Shape::DualStack);
+}
+
+pub(crate) fn renamed_while_it_is_configured_it_works(shape: Shape) {
+    let stage = Stage::of(shape);
     let mut observer = Observer::new(&stage.a);
     let before = observer.look();
     let agent = Agent::start(&stage.a);
-    let interface = stage.lab.interface(&stage.subnets[1], 2).unwrap();
+    let interface = stage.interface(2, 2);
     let attached = Attached::of(&interface, 1);
     for (round, delay) in delays().enumerate() {
         let warned = warnings(&agent).len();
@@ -66,11 +70,15 @@ fn an_interface_that_is_renamed_while_it_is_configured_works_under_its_new_name(
 
 #[test]
 fn an_interface_that_is_deleted_while_it_is_configured_leaves_nothing() {
-    let stage = Stage::new();
+    deleted_while_it_is_configured_it_leaves_nothing(Shape::DualStack);
+}
+
+pub(crate) fn deleted_while_it_is_configured_it_leaves_nothing(shape: Shape) {
+    let stage = Stage::of(shape);
     let mut observer = Observer::new(&stage.a);
     let before = observer.look();
     let agent = Agent::start(&stage.a);
-    let interface = stage.lab.interface(&stage.subnets[1], 20).unwrap();
+    let interface = stage.interface(2, 20);
     for delay in delays().chain(delays()) {
         let warned = warnings(&agent).len();
         stage.lab.attach(&stage.a, interface.mac, &Plug::new(1)).unwrap();
@@ -94,12 +102,16 @@ fn move_to(host: &Host, index: u32, namespace: &Namespace) {
 
 #[test]
 fn an_interface_that_is_moved_away_while_it_is_configured_leaves_nothing_and_may_come_back() {
-    let stage = Stage::new();
+    moved_away_while_it_is_configured_it_may_come_back(Shape::DualStack);
+}
+
+pub(crate) fn moved_away_while_it_is_configured_it_may_come_back(shape: Shape) {
+    let stage = Stage::of(shape);
     let container = Host::new("container").unwrap();
     let mut observer = Observer::new(&stage.a);
     let before = observer.look();
     let agent = Agent::start(&stage.a);
-    let interface = stage.lab.interface(&stage.subnets[1], 5).unwrap();
+    let interface = stage.interface(2, 5);
     let attached = Attached::of(&interface, 1);
     for delay in delays() {
         let warned = warnings(&agent).len();
@@ -162,7 +174,11 @@ struct Plugged {
 
 impl Plugged {
     fn new() -> Self {
-        let stage = Stage::new();
+        Self::of(Shape::DualStack)
+    }
+
+    fn of(shape: Shape) -> Self {
+        let stage = Stage::of(shape);
         let agent = Agent::start(&stage.a);
         let attached = stage.attach(2, 1, 2);
         answers_within(stage.lab.remote(), &stage.a, &attached.addresses, PATIENCE);
@@ -221,7 +237,11 @@ fn an_address_of_ours_that_somebody_deletes_is_back_within_a_second() {
 
 #[test]
 fn all_that_is_ours_is_back_within_a_second_after_somebody_flushed_it() {
-    let plugged = Plugged::new();
+    all_that_somebody_flushed_is_back_within_a_second(Shape::DualStack);
+}
+
+pub(crate) fn all_that_somebody_flushed_is_back_within_a_second(shape: Shape) {
+    let plugged = Plugged::of(shape);
     let state = &plugged.plugged;
     let routes = state.our_routes().map(Route::remove);
     let rules = state.our_rules().map(Rule::remove);
@@ -252,7 +272,11 @@ fn a_property_of_the_device_that_somebody_changes_is_back_within_a_second() {
 
 #[test]
 fn a_link_that_goes_down_and_up_has_all_its_routes_back_within_a_second() {
-    let Plugged { stage, agent, plugged } = Plugged::new();
+    down_and_up_a_link_has_all_its_routes_back(Shape::DualStack);
+}
+
+pub(crate) fn down_and_up_a_link_has_all_its_routes_back(shape: Shape) {
+    let Plugged { stage, agent, plugged } = Plugged::of(shape);
     let mut observer = Observer::new(&stage.a);
     for _ in 0..5 {
         stage.a.set_up("eth1", false).unwrap();

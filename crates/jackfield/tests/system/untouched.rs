@@ -56,8 +56,8 @@ fn finish(streams: Vec<(IpAddr, PacketStream)>) -> Vec<(IpAddr, StreamReport)> {
 
 /// Plugs an interface in and pulls it so many times, while packets go over the primary and over
 /// the first secondary.
-fn nothing_is_lost_while_an_interface_comes_and_goes(cycles: u32) {
-    let stage = Stage::new();
+pub(crate) fn nothing_is_lost_while_an_interface_comes_and_goes(shape: Shape, cycles: u32) {
+    let stage = Stage::of(shape);
     let (lab, a) = (&stage.lab, &stage.a);
     // The agent sends 300 packets a second to the metadata service: seven cycles a second where
     // each request has a connection of its own, three times as many where they are kept.
@@ -66,7 +66,7 @@ fn nothing_is_lost_while_an_interface_comes_and_goes(cycles: u32) {
     let mut agent = Agent::start(a);
     let first = stage.attach(2, 1, 2);
     configured_within(a, &first, PATIENCE);
-    let other = lab.interface(&stage.subnets[2], 2).unwrap();
+    let other = stage.interface(3, 2);
     let flapping = Attached::of(&other, 2);
 
     let primary = primary_addresses(a);
@@ -148,13 +148,13 @@ fn tells_of(line: &str, device: &str) -> bool {
 
 #[test]
 fn nothing_is_lost_while_an_interface_comes_and_goes_fifty_times() {
-    nothing_is_lost_while_an_interface_comes_and_goes(50);
+    nothing_is_lost_while_an_interface_comes_and_goes(Shape::DualStack, 50);
 }
 
 #[test]
 #[ignore = "long: a thousand plugs and unplugs"]
 fn nothing_is_lost_while_an_interface_comes_and_goes_a_thousand_times() {
-    nothing_is_lost_while_an_interface_comes_and_goes(1000);
+    nothing_is_lost_while_an_interface_comes_and_goes(Shape::DualStack, 1000);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use jackfield_kernel::{Monitor, Notification, RuleAction, Subject};
+use ipnet::IpNet;
+use jackfield_kernel::{Monitor, Notification, RouteKind, RuleAction, Subject};
 use jackfield_lab::Host;
 
 /// The protocol of everything that is ours.
@@ -36,6 +37,7 @@ pub(crate) struct Allowed {
     pub(crate) interface: u32,
     pub(crate) table: u32,
     pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) prefixes: Vec<IpNet>,
 }
 
 impl Watch {
@@ -124,7 +126,14 @@ fn is_allowed(subject: &Subject, allowed: &[Allowed]) -> bool {
         Subject::Route(route) => {
             let through =
                 |own: &Allowed| route.next_hops.iter().all(|hop| hop.interface == own.interface);
+            // What becomes of packets to a prefix: its metric tells whose it is.
+            let refuses = |own: &Allowed| {
+                route.kind == RouteKind::Unreachable
+                    && route.metric == 1 << 31 | own.interface
+                    && own.prefixes.contains(&route.destination)
+            };
             match route.table {
+                MAIN if allowed.iter().any(refuses) => true,
                 MAIN => !route.next_hops.is_empty() && allowed.iter().any(through),
                 table => allowed.iter().any(|own| own.table == table && through(own)),
             }
@@ -133,7 +142,9 @@ fn is_allowed(subject: &Subject, allowed: &[Allowed]) -> bool {
             (RuleAction::Table(MAIN), None) => true,
             (RuleAction::Table(table), Some(source)) => {
                 let leads_wrong = |own: &Allowed| {
-                    own.table != table && own.addresses.iter().any(|ip| source.contains(ip))
+                    own.table != table
+                        && (own.addresses.iter().any(|ip| source.contains(ip))
+                            || own.prefixes.iter().any(|net| source.contains(net)))
                 };
                 allowed.iter().any(|own| own.table == table) && !allowed.iter().any(leads_wrong)
             }

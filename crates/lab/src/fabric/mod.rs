@@ -7,6 +7,7 @@
 //!   never asks for it,
 //! * answers ARP and neighbour discovery for everything else in the subnet, so that no interface
 //!   answers for another one ([`responder`]),
+//! * advertises itself where it is told to ([`advertiser`]),
 //! * drops, counts and shows each packet whose source is not the interface's ([`violation`]).
 //!
 //! The source check is made of policy rules, so that it needs rtnetlink alone, works in a user
@@ -21,17 +22,20 @@
 //! | 30000 | → local |
 //! | 32766 | → main |
 
+mod advertiser;
 mod frame;
 mod port;
 mod responder;
 mod violation;
 
+pub use advertiser::RouterAdvertisement;
 pub(crate) use frame::checksum;
 pub use violation::Violation;
 
 use crate::emulator::{CloudInterface, MacAddr};
 use crate::error::{Attempt, Result};
 use crate::host::{self, Host};
+use advertiser::Advertiser;
 use ipnet::IpNet;
 use jackfield_kernel::{
     EthernetAddress, Family, Link, LinkChange, Namespace, Neighbour, NeighbourKind, Route,
@@ -66,9 +70,12 @@ const METADATA_HOPS: u32 = 1;
 pub(crate) struct Fabric {
     host: Host,
     responder: Responder,
+    advertiser: Advertiser,
     violations: Violations,
     /// An interface keeps its port's number wherever it is plugged.
     ports: BTreeMap<MacAddr, Port>,
+    /// What is said at an interface's port, whenever it is plugged.
+    advertised: BTreeMap<MacAddr, RouterAdvertisement>,
 }
 
 /// When an interface was plugged.
@@ -112,8 +119,10 @@ impl Fabric {
         requests.extend(host::address(LOOPBACK, METADATA_IPV6.into(), 128));
         host.apply("set the router up", &requests)?;
         let responder = Responder::start(&host)?;
+        let advertiser = Advertiser::start(&host)?;
         let violations = Violations::start(&host)?;
-        Ok(Self { host, responder, violations, ports: BTreeMap::new() })
+        let (ports, advertised) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { host, responder, advertiser, violations, ports, advertised })
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -196,7 +205,34 @@ impl Fabric {
         let appeared = Instant::now();
         let index = kernel.index(&port.name())?;
         kernel.apply("set a port up", &port.plugged(index, record))?;
+        drop(kernel);
+        self.advertise_now(record)?;
         Ok(Made { began, appeared })
+    }
+
+    /// Advertises a router at an interface's port, now and whenever it is plugged.
+    pub(crate) fn advertise(
+        &mut self,
+        record: &CloudInterface,
+        advertisement: RouterAdvertisement,
+    ) -> Result<()> {
+        self.know(record)?;
+        self.advertised.insert(record.mac, advertisement);
+        self.advertise_now(record)
+    }
+
+    fn advertise_now(&self, record: &CloudInterface) -> Result<()> {
+        let port = self.ports.get(&record.mac);
+        let Some((port, index)) = port.and_then(|port| Some((port, port.index()?))) else {
+            return Ok(());
+        };
+        let Some(advertisement) = self.advertised.get(&record.mac) else { return Ok(()) };
+        let router = host::address(index, advertisement.router.into(), 64);
+        let requests: Vec<_> = router.into_iter().collect();
+        // It has it already where it was advertised before.
+        self.host.kernel().clear("give a port the router's address", &requests)?;
+        let subnets = &record.subnet.ipv6;
+        self.advertiser.advertise(&self.host, index, port.mac(), advertisement, subnets)
     }
 
     /// Pulls an interface, wherever it went.
@@ -204,6 +240,7 @@ impl Fabric {
         let Some(index) = self.ports.get_mut(&mac).and_then(Port::unplugged) else {
             return Ok(());
         };
+        self.advertiser.forget(index);
         // Gone already where its namespace went.
         self.host.kernel().clear("pull an interface", &[Link::delete(index)])
     }

@@ -45,7 +45,7 @@ impl Responder {
     pub(super) fn start(fabric: &Host) -> Result<Self> {
         let attempt = || "answer ARP and neighbour discovery in the fabric".to_owned();
         let sockets = fabric.run(open)?.attempt(attempt)?;
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).attempt(attempt)?);
+        let stop = Arc::new(stop_event().attempt(attempt)?);
         let known = Known::default();
         let worker = Worker {
             sockets,
@@ -71,6 +71,11 @@ impl Drop for Responder {
             let _ = thread.join();
         }
     }
+}
+
+/// What a thread of the fabric is told to end by.
+pub(super) fn stop_event() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC)?)
 }
 
 /// One socket for ARP, one for neighbour solicitations, on all ports.
