@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use ipnet::IpNet;
-use jackfield_hostnet::{MAIN, apply};
+use jackfield_hostnet::{MAIN, OURS, apply};
 use jackfield_kernel::{
     Address, AddressFlags, Family, LinkChange, Namespace, Route, Rtnetlink, Rule, bridge,
 };
@@ -184,6 +184,57 @@ fn the_kernel_takes_packets_where_the_rules_were_compiled_to_take_them() {
             [(60, false, 0), (400, true, 0), (300, false, 10), (300, true, 30)]
         {
             goes(Shape { family, subnets: 2, tables: 5, count, interleaved, prefixes });
+        }
+    }
+}
+
+/// The kernel keeps rules apart that differ by their protocol alone, and one that is taken away is the
+/// one that was named.
+#[test]
+fn rules_of_others_that_say_what_ours_say_are_never_taken_for_ours() {
+    const THEIRS: u8 = 99;
+    for (family, count) in
+        [(Family::V4, 20), (Family::V6, 20), (Family::V4, 200), (Family::V6, 200)]
+    {
+        let shape = Shape { family, subnets: 2, tables: 3, count, interleaved: true, prefixes: 5 };
+        let mut numbers = Numbers(11);
+        let first = Sources::draw(&mut numbers, shape);
+        let mut second = first.clone();
+        second.addresses.retain(|_, _| numbers.below(4) > 0);
+        let none = Sources { addresses: <_>::default(), prefixes: <_>::default(), ..first.clone() };
+        let mut host = Host::new(&first);
+        let theirs = |host: &mut Host| -> Vec<Rule> {
+            host.rules().into_iter().filter(|rule| rule.protocol != OURS).collect()
+        };
+        // Before ours are there, and when they are.
+        for before in [true, false] {
+            let copies = |rules: Vec<Rule>| -> Vec<_> {
+                let copy = |rule: Rule| Rule { protocol: THEIRS, ..rule }.add();
+                rules.into_iter().map(copy).collect()
+            };
+            let made = |host: &mut Host, sources: &Sources| {
+                let plan = sources.plan(&host.rules());
+                assert_eq!(apply(&mut host.kernel, &plan).unwrap().refused, []);
+                let left = sources.plan(&host.rules()).changes;
+                assert_eq!(left, [], "{family:?} {count}");
+            };
+            if before {
+                let all = host.kernel.batch(&copies(first.compiled(&[]))).unwrap();
+                assert!(all.iter().all(Result::is_ok), "{all:#?}");
+            }
+            made(&mut host, &first);
+            if !before {
+                let ours = host.rules().into_iter().filter(|rule| rule.protocol == OURS).collect();
+                // Those that are there from before are refused.
+                host.kernel.batch(&copies(ours)).unwrap();
+            }
+            let there = theirs(&mut host);
+            assert!(there.len() > host.rules().len() / 3);
+            for sources in [&second, &first, &none] {
+                made(&mut host, sources);
+                assert_eq!(theirs(&mut host), there, "{family:?} {count}");
+            }
+            assert_eq!(host.rules(), there, "nothing of ours is left");
         }
     }
 }
