@@ -21,7 +21,7 @@ pub(crate) const BEHIND_A_SECONDARY: &str = "behind the static route through a s
 /// Who talks with the interfaces' addresses.
 pub(crate) struct Client<'a> {
     pub(crate) name: &'a str,
-    pub(crate) host: &'a Host,
+    host: &'a Host,
     /// Its addresses: one of each family that it has.
     addresses: Vec<IpAddr>,
     /// Whether it binds that address, or leaves the choice to its kernel.
