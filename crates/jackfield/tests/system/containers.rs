@@ -18,7 +18,7 @@ const PUBLISHED: u16 = 8080;
 
 /// Publishes the container's echo at every address of the host, and lets it out by the primary, as
 /// container engines do.
-fn publish(container: &[IpAddr]) -> String {
+pub(crate) fn publish(container: &[IpAddr]) -> String {
     let [four, six] = families(container);
     format!(
         "table inet engine {{
@@ -42,13 +42,13 @@ fn families(addresses: &[IpAddr]) -> [IpAddr; 2] {
     [true, false].map(|v4| *addresses.iter().find(|ip| ip.is_ipv4() == v4).unwrap())
 }
 
-fn nft(host: &Host, script: &str) -> String {
+pub(crate) fn nft(host: &Host, script: &str) -> String {
     let output = host.command("nft").unwrap().arg(script).output().unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn docker0(a: &Instance) -> Bridge<'_> {
+pub(crate) fn docker0(a: &Instance) -> Bridge<'_> {
     a.bridge("docker0", &["172.17.0.0/16", "fd17::/64"].map(|net| net.parse().unwrap())).unwrap()
 }
 
@@ -56,7 +56,7 @@ fn tables(host: &Host) -> Vec<String> {
     nft(host, "list tables").lines().map(str::to_owned).collect()
 }
 
-fn has_marks(host: &Host) -> bool {
+pub(crate) fn has_marks(host: &Host) -> bool {
     tables(host).iter().any(|table| table == "table inet jackfield")
 }
 
@@ -67,7 +67,7 @@ fn filter(host: &Host, interface: &str) -> String {
 /// Waits until the host forwards IPv6 to its containers: while its link-local address there is looked
 /// for on others, it asks no container where it is.
 #[track_caller]
-fn forwards(host: &Host) {
+pub(crate) fn forwards(host: &Host) {
     eventually("every address is in use", PATIENCE, || {
         shell(host, "ip -6 address show tentative").is_empty()
     });

@@ -7,6 +7,7 @@ mod cards;
 mod containers;
 mod demo;
 mod documents;
+mod explain;
 mod faults;
 mod gone;
 mod harness;
