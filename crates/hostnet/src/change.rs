@@ -1,5 +1,6 @@
 //! One change of the machine, as a value: what it was, what it becomes, and how to ask for it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jackfield_kernel::sysctl::Setting;
@@ -235,7 +236,9 @@ impl fmt::Display for Change {
             Edit::AddAddress(address) | Edit::RemoveAddress(address) => {
                 write!(f, "{} dev {name}", address.address)
             }
-            Edit::AddRoute(route) | Edit::RemoveRoute(route) => write_route(f, route, name),
+            Edit::AddRoute(route) | Edit::RemoveRoute(route) => {
+                write_route(f, route, &|_| name.into())
+            }
             Edit::AddRule(rule) | Edit::RemoveRule(rule) => write_rule(f, rule),
             Edit::Marks { to: Some(to), .. } => write_marks(f, to),
             Edit::Marks { to: None, .. } => {
@@ -253,7 +256,12 @@ fn write_marks(f: &mut fmt::Formatter<'_>, marks: &ConnectionMarks) -> fmt::Resu
     Ok(())
 }
 
-fn write_route(f: &mut fmt::Formatter<'_>, route: &Route, name: &str) -> fmt::Result {
+/// A route as iproute2 writes it; `name` is what the interface of an index is called.
+pub(crate) fn write_route<'a>(
+    f: &mut fmt::Formatter<'_>,
+    route: &Route,
+    name: &impl Fn(u32) -> Cow<'a, str>,
+) -> fmt::Result {
     let kind = kind_name(route.kind);
     if kind != "unicast" {
         write!(f, "{kind} ")?;
@@ -273,7 +281,8 @@ fn write_route(f: &mut fmt::Formatter<'_>, route: &Route, name: &str) -> fmt::Re
             write!(f, " via {gateway}")?;
         }
         // A delegated prefix of the host itself is the interface's, and its route the loopback's.
-        let name = if hop.interface == LOOPBACK { "lo" } else { name };
+        let loopback = hop.interface == LOOPBACK;
+        let name = if loopback { Cow::Borrowed("lo") } else { name(hop.interface) };
         write!(f, " dev {name}")?;
     }
     if let Some(source) = route.preferred_source {
@@ -292,6 +301,12 @@ fn write_route(f: &mut fmt::Formatter<'_>, route: &Route, name: &str) -> fmt::Re
 
 fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
     write!(f, "{}: ", rule.priority)?;
+    write_rule_selector(f, rule)?;
+    write_rule_action(f, rule)
+}
+
+/// What a rule selects by, as iproute2 writes it.
+pub(crate) fn write_rule_selector(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
     match rule.source {
         Some(source) => write!(f, "from {source}")?,
         None if rule.family == Family::V6 => write!(f, "from all (IPv6)")?,
@@ -303,15 +318,27 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
     if let Some(interface) = &rule.input_interface {
         write!(f, " iif {interface}")?;
     }
+    if let Some(interface) = &rule.output_interface {
+        write!(f, " oif {interface}")?;
+    }
     if let Some(Mark { value, mask }) = rule.mark {
         write!(f, " fwmark {value:#x}/{mask:#x}")?;
     }
+    Ok(())
+}
+
+/// What a rule does, as iproute2 writes it.
+pub(crate) fn write_rule_action(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
     match rule.action {
         RuleAction::Table(MAIN) => write!(f, " lookup main")?,
+        RuleAction::Table(LOCAL) => write!(f, " lookup local")?,
         RuleAction::Table(table) => write!(f, " lookup {table}")?,
         RuleAction::Goto(priority) => write!(f, " goto {priority}")?,
         RuleAction::Nop => write!(f, " nop")?,
-        other => write!(f, " {other:?}")?,
+        RuleAction::Blackhole => write!(f, " blackhole")?,
+        RuleAction::Unreachable => write!(f, " unreachable")?,
+        RuleAction::Prohibit => write!(f, " prohibit")?,
+        RuleAction::Other(action) => write!(f, " action {action}")?,
     }
     if let Some(length) = rule.suppress_prefix_length {
         write!(f, " suppress_prefixlength {length}")?;
@@ -322,7 +349,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
     Ok(())
 }
 
-fn kind_name(kind: RouteKind) -> &'static str {
+pub(crate) fn kind_name(kind: RouteKind) -> &'static str {
     match kind {
         RouteKind::Unicast => "unicast",
         RouteKind::Local => "local",

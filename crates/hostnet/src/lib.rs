@@ -20,6 +20,7 @@ mod cloud;
 pub mod config;
 mod containers;
 mod desired;
+pub mod explain;
 mod forwarding;
 mod journal;
 mod machine;

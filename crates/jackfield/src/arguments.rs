@@ -1,5 +1,6 @@
 //! What can be written on the command line.
 
+pub(crate) mod explain;
 pub(crate) mod vm;
 
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Plan(Show),
     /// What is plugged, how, and what is wrong
     Status(Show),
+    /// Which rule, table, route and interface a packet takes, why, and what would make it fail
+    Explain(explain::Explain),
     /// The network of microVMs: made by CNI plugins, told to guests in any form
     Vm(vm::Vm),
     /// The whole story in private namespaces: plug, traffic, move, unplug, without cloud

@@ -8,6 +8,7 @@ use jackfield_cni::{ContainerId, PluginFailure};
 use jackfield_guest::Error as GuestError;
 use jackfield_hostnet::agent::AgentError;
 use jackfield_hostnet::config::ConfigError;
+use jackfield_hostnet::explain::ExplainError;
 use jackfield_hostnet::once::OnceError;
 use jackfield_lab::LabError;
 use jackfield_vmconf::{RenderError, ResultError, VmConfError};
@@ -21,6 +22,8 @@ pub(crate) enum Failure {
     Once(#[from] OnceError),
     #[error(transparent)]
     Agent(#[from] AgentError),
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     #[error("changing the network needs CAP_NET_ADMIN, which this process does not have")]
     NotPrivileged,
     #[error("cannot write the result: {0}")]
@@ -49,6 +52,7 @@ impl Failure {
     pub(crate) fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) => 2,
+            Failure::Explain(error) if error.is_wrong_use() => 2,
             _ => 1,
         }
     }
@@ -83,6 +87,7 @@ impl Failure {
                 AgentError::Kernel(error) if error.is_permission() => Some(ROOT),
                 _ => None,
             },
+            Failure::Explain(error) => explain_advice(error),
             Failure::NoNamespaces(_) => Some(
                 "run it as root, or let users make user namespaces (see \
                  kernel.unprivileged_userns_clone and user.max_user_namespaces)",
@@ -102,6 +107,19 @@ impl Failure {
                 None
             }
         }
+    }
+}
+
+/// What to do where something cannot be explained.
+fn explain_advice(error: &ExplainError) -> Option<&'static str> {
+    match error {
+        ExplainError::MixedFamilies(..) => Some("name two of IPv4, or two of IPv6"),
+        ExplainError::NotOneHost(_) | ExplainError::LinkLocal(_) => Some("name another address"),
+        ExplainError::PortWithoutProtocol(_) => Some("say --proto tcp or --proto udp"),
+        ExplainError::PortOfIcmp(_) => Some("leave it out, or say --proto tcp or --proto udp"),
+        ExplainError::NoSuchInterface(_) => Some("see 'ip link' for those there are"),
+        ExplainError::NoInput(_) => Some("name it with --iif"),
+        ExplainError::Kernel(_) => None,
     }
 }
 

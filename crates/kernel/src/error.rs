@@ -89,6 +89,13 @@ impl Refusal {
     pub const INVALID: i32 = 22;
     /// `EADDRNOTAVAIL`: what an address that is not there is answered with.
     pub const NO_ADDRESS: i32 = 99;
+    /// `EXDEV`: what a packet is answered with that the reverse path filter drops (before Linux
+    /// 6.14, which says `EINVAL`).
+    pub const CROSS_DEVICE: i32 = 18;
+    /// `ENETUNREACH`.
+    pub const NETWORK_UNREACHABLE: i32 = 101;
+    /// `EHOSTUNREACH`.
+    pub const HOST_UNREACHABLE: i32 = 113;
     /// `EOPNOTSUPP`.
     pub const UNSUPPORTED: i32 = 95;
 

@@ -4,6 +4,8 @@
 //!   matched to them, and strict filtered dumps.
 //! * [`Link`], [`Address`], [`Route`], [`Rule`], [`Neighbour`] — what the kernel holds, as values
 //!   that compare, and the requests that add, change and remove them.
+//! * [`RouteQuery`] — where the kernel would send a packet; [`SelectingRule`], [`NeighbourEntry`] —
+//!   what else that depends on.
 //! * [`Qdisc`], [`Filter`], [`Redirect`] — traffic control where packets arrive; [`Tap`] — devices
 //!   whose other end is a program.
 //! * [`Monitor`] — rtnetlink notifications; [`DeviceEvents`] — device events of the kernel and of
@@ -31,7 +33,9 @@ mod namespace;
 mod neighbour;
 mod nftables;
 mod route;
+mod route_query;
 mod rule;
+mod rule_selection;
 mod short_lived;
 mod socket;
 pub mod sysctl;
@@ -50,10 +54,12 @@ pub use link::{Link, LinkChange, VethEnd, bridge, veth_pair};
 pub use monitor::{Monitor, Notification, Subject};
 pub use mount_namespace::MountNamespace;
 pub use namespace::{Namespace, create_user_namespace};
-pub use neighbour::{Neighbour, NeighbourKind};
+pub use neighbour::{Neighbour, NeighbourEntry, NeighbourKind, NeighbourState};
 pub use nftables::{Nftables, NftablesMonitor};
 pub use route::{NextHop, Route, RouteFilter, RouteKind};
+pub use route_query::{RouteAnswer, RouteQuery, RouteRefusal};
 pub use rule::{Mark, Rule, RuleAction};
+pub use rule_selection::{RuleSelection, SelectingRule};
 pub use short_lived::{ShortLivedAllocator, begin_short_lived, end_short_lived};
 pub use socket::{CHUNK, Request, Rtnetlink};
 pub use tap::{Tap, TapSettings, effective_user_and_group};

@@ -16,7 +16,7 @@ use crate::{Family, Request, Rtnetlink};
 
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
-const RTM_GETROUTE: u16 = 26;
+pub(crate) const RTM_GETROUTE: u16 = 26;
 
 const RTMSG_LEN: usize = 12;
 /// `RT_TABLE_COMPAT`: the table's number is in the attribute.
@@ -167,6 +167,20 @@ impl Route {
     /// # Errors
     /// Where the conversation with the kernel fails.
     pub fn list(kernel: &mut Rtnetlink, family: Family, filter: RouteFilter) -> Result<Vec<Route>> {
+        Self::list_where(kernel, family, filter, |_| true)
+    }
+
+    /// Lists those routes that `wanted` says yes to, and keeps no other: a host may have the whole
+    /// Internet's.
+    ///
+    /// # Errors
+    /// Where the conversation with the kernel fails.
+    pub fn list_where(
+        kernel: &mut Rtnetlink,
+        family: Family,
+        filter: RouteFilter,
+        wanted: impl Fn(&Route) -> bool,
+    ) -> Result<Vec<Route>> {
         let mut body = RouteMessage::default();
         body.header.address_family = wire_family(family);
         if let Some(protocol) = filter.protocol {
@@ -175,7 +189,8 @@ impl Route {
         body.attributes.extend(filter.table.map(RouteAttribute::Table));
         body.attributes.extend(filter.interface.map(RouteAttribute::Oif));
         let request = Request::new(RTM_GETROUTE, 0, &body);
-        let mut routes = kernel.dump("routes", &request, Route::read)?;
+        let read = |message: &Message<'_>| Route::read(message).filter(&wanted);
+        let mut routes = kernel.dump("routes", &request, read)?;
         // A filter on a multipath route's interface, or one that an old kernel does not know, is
         // applied here once more.
         routes.retain(|route| {
@@ -194,6 +209,12 @@ impl Route {
         if header.flags.contains(RouteFlags::Cloned) {
             return None;
         }
+        Self::read_any(message)
+    }
+
+    /// Reads also what is no entry of a table: the way that a packet takes.
+    pub(crate) fn read_any(message: &Message<'_>) -> Option<Route> {
+        let header = RouteHeader::parse(message.payload).ok()?;
         let family = read_family(header.address_family)?;
         let everything = family.everything();
         let mut route = Route {

@@ -14,9 +14,9 @@ use crate::{Family, Request, Rtnetlink};
 
 pub(crate) const RTM_NEWRULE: u16 = 32;
 pub(crate) const RTM_DELRULE: u16 = 33;
-const RTM_GETRULE: u16 = 34;
+pub(crate) const RTM_GETRULE: u16 = 34;
 
-const FIB_RULE_HDR_LEN: usize = 12;
+pub(crate) const FIB_RULE_HDR_LEN: usize = 12;
 /// `RT_TABLE_COMPAT`: the table's number is in the attribute.
 const TABLE_IN_ATTRIBUTE: u8 = 252;
 

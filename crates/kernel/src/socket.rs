@@ -148,6 +148,36 @@ impl Rtnetlink {
         }
     }
 
+    /// Asks for one object: the first answer that `read` understands, or the kernel's 'no'.
+    pub(crate) fn get<T>(
+        &mut self,
+        what: &str,
+        request: &Request,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> Result<Result<T, Refusal>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        request.write(self.sequence, 0, &mut bytes);
+        self.send(&bytes)?;
+        loop {
+            self.receive()?;
+            for message in wire::messages(&self.buffer) {
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                if message.kind != NLMSG_ERROR {
+                    let object = read(&message);
+                    return object.map(Ok).ok_or_else(|| malformed(what, "it makes no sense"));
+                }
+                return match wire::acknowledgement(&message) {
+                    Some((0, _)) => Err(malformed(what, "it is empty")),
+                    Some((errno, message)) => Ok(Err(Refusal { errno, message })),
+                    None => Err(malformed(what, "an acknowledgement is cut short")),
+                };
+            }
+        }
+    }
+
     fn acknowledgements(&mut self, first: u32, count: usize) -> Result<Vec<Result<(), Refusal>>> {
         let mut answers: Vec<Option<Result<(), Refusal>>> = vec![None; count];
         let mut missing = count;

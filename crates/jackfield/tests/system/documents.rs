@@ -199,6 +199,85 @@ fn what_plug_did_is_told_to_programs_as_plan_told_it() {
     assert!(!unplug["changes"].as_array().unwrap().is_empty());
 }
 
+const EXPLANATION: [(&str, Type); 13] = [
+    ("source", Type::Text),
+    ("destination", Type::Text),
+    ("protocol", Type::Text),
+    ("source_port", Type::MaybeNumber),
+    ("destination_port", Type::MaybeNumber),
+    ("direction", Type::Text),
+    ("delivers", Type::Flag),
+    ("summary", Type::Text),
+    ("way", Type::MaybeObject),
+    ("answer", Type::MaybeObject),
+    ("marked", Type::List),
+    ("why", Type::List),
+    ("obstacles", Type::List),
+];
+
+const WAY: [(&str, Type); 14] = [
+    ("source", Type::Text),
+    ("destination", Type::Text),
+    ("mark", Type::Number),
+    ("input", Type::MaybeText),
+    ("goes", Type::Flag),
+    ("kind", Type::MaybeText),
+    ("table", Type::MaybeNumber),
+    ("interface", Type::MaybeText),
+    ("gateway", Type::MaybeText),
+    ("mtu", Type::MaybeNumber),
+    ("route", Type::MaybeText),
+    ("refusal", Type::MaybeText),
+    ("rules", Type::List),
+    ("agrees", Type::Flag),
+];
+
+const RULE: [(&str, Type); 5] = [
+    ("priority", Type::Number),
+    ("rule", Type::Text),
+    ("ours", Type::Flag),
+    ("result", Type::Text),
+    ("text", Type::Text),
+];
+
+const OBSTACLE: [(&str, Type); 4] =
+    [("code", Type::Text), ("stops", Type::MaybeText), ("text", Type::Text), ("fix", Type::Text)];
+
+#[test]
+fn the_explanation_says_which_way_a_packet_takes() {
+    let stage = Stage::new();
+    stage.attach(2, 1, 1);
+    succeed(&stage.a, &["plug", "eth1"]);
+    shell(&stage.a, "ip route add prohibit 203.0.113.0/24");
+    for (from, to, delivers) in [
+        ("10.0.2.10", "192.0.2.9", true),
+        ("192.0.2.9", "10.0.2.10", true),
+        ("10.0.2.10", "203.0.113.9", false),
+    ] {
+        let text = succeed(&stage.a, &["explain", "--json", from, to]);
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&document["version"], &document["delivers"]), (&json!(1), &json!(delivers)));
+        assert_fields(&document, &EXPLANATION);
+        let names: usize = document.as_object().unwrap().len();
+        assert_eq!(names, EXPLANATION.len() + 1, "all that is told is written down: {document}");
+        for way in [&document["way"], &document["answer"]] {
+            if way.is_null() {
+                assert!(!delivers);
+                continue;
+            }
+            assert_fields(way, &WAY);
+            assert_eq!(way.as_object().unwrap().len(), WAY.len(), "{way}");
+            way["rules"].as_array().unwrap().iter().for_each(|rule| assert_fields(rule, &RULE));
+        }
+        for obstacle in document["obstacles"].as_array().unwrap() {
+            assert_fields(obstacle, &OBSTACLE);
+            let documents = include_str!("../../../../docs/interface.md");
+            let code = obstacle["code"].as_str().unwrap();
+            assert!(documents.contains(&format!("`{code}`")), "{code}");
+        }
+    }
+}
+
 /// The TOML that a document shows.
 fn examples(document: &str) -> Vec<String> {
     let parts = document.split("```toml\n").skip(1);

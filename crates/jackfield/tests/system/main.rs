@@ -9,6 +9,7 @@ mod clients;
 mod containers;
 mod demo;
 mod documents;
+mod explain;
 mod faults;
 mod gone;
 mod harness;

@@ -17,14 +17,14 @@ const LOCAL: &str =
     "[agent]\ndevice_kinds = [\"physical\", \"veth\"]\n[defaults]\nprefixes = \"local\"\n";
 
 /// Prefixes of a subnet of the lab, above the addresses that it gives out.
-fn prefixes(subnet: u8, number: u8) -> [IpNet; 2] {
+pub(crate) fn prefixes(subnet: u8, number: u8) -> [IpNet; 2] {
     let ipv4 = format!("10.0.{subnet}.{}/28", 128 + 16 * number);
     let ipv6 = format!("2001:db8:0:{subnet}:{:x}::/80", 1 + number);
     [ipv4, ipv6].map(|net| net.parse().unwrap())
 }
 
 /// An address of each prefix.
-fn within(prefixes: &[IpNet], number: u8) -> Vec<IpAddr> {
+pub(crate) fn within(prefixes: &[IpNet], number: u8) -> Vec<IpAddr> {
     let address = |net: &IpNet| match net {
         IpNet::V4(net) => IpAddr::V4((u32::from(net.network()) + u32::from(number)).into()),
         IpNet::V6(net) => IpAddr::V6((u128::from(net.network()) + u128::from(number)).into()),
@@ -32,12 +32,12 @@ fn within(prefixes: &[IpNet], number: u8) -> Vec<IpAddr> {
     prefixes.iter().map(address).collect()
 }
 
-fn delegate(lab: &Lab, mac: jackfield_lab::emulator::MacAddr, prefixes: &[IpNet]) {
+pub(crate) fn delegate(lab: &Lab, mac: jackfield_lab::emulator::MacAddr, prefixes: &[IpNet]) {
     prefixes.iter().for_each(|prefix| lab.add_prefix(mac, *prefix).unwrap());
 }
 
 /// A VM with these addresses behind a tap of the host: main has a route to each of them.
-fn vm(host: &Host, tap: &str, addresses: &[IpAddr]) -> Vm {
+pub(crate) fn vm(host: &Host, tap: &str, addresses: &[IpAddr]) -> Vm {
     for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         host.set_sysctl(setting, "1").unwrap();
     }
