@@ -543,7 +543,7 @@ impl Agent {
         // What somebody changes while their last change is put back is theirs as well.
         self.settled = drift.then_some(settled);
         for change in &view.plan.changes {
-            if drift {
+            if drift && !matches!(change.edit, Edit::Carry(_)) {
                 warn!("changed by somebody else, put back: {change}");
             } else {
                 debug!("{change}");

@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     Agent(#[from] AgentError),
     #[error("changing the network needs CAP_NET_ADMIN, which this process does not have")]
     NotPrivileged,
+    #[error("{0} is the instance's primary interface, which stays with who configured it")]
+    PrimaryIsNotRendered(String),
     #[error("cannot write the result: {0}")]
     Output(std::io::Error),
     #[error("cannot make private namespaces: {0}")]
@@ -83,6 +85,7 @@ impl Failure {
                 AgentError::Kernel(error) if error.is_permission() => Some(ROOT),
                 _ => None,
             },
+            Failure::PrimaryIsNotRendered(_) => Some("name a secondary interface"),
             Failure::NoNamespaces(_) => Some(
                 "run it as root, or let users make user namespaces (see \
                  kernel.unprivileged_userns_clone and user.max_user_namespaces)",
