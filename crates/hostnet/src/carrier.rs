@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use jackfield_metadata::MacAddr;
-use log::{debug, warn};
+use log::{debug, info, warn};
 use rustix::fs::MemfdFlags;
 
 use crate::carry::Work;
@@ -80,7 +80,10 @@ impl Carrier {
                 progress.at_work.remove(&mac);
                 progress.told.insert(mac, Instant::now());
                 match outcome {
-                    Ok(()) => progress.failed.remove(&mac),
+                    Ok(()) => {
+                        info!("{mac}: its manager was told, and has done it or is about to");
+                        progress.failed.remove(&mac)
+                    }
                     Err(error) => {
                         warn!("{mac}: {error}");
                         progress.failed.insert(mac, error)

@@ -169,11 +169,15 @@ fn stops(snapshot: &Snapshot, desired: &Desired, wanted: &BTreeSet<String>) -> V
         let work = works.entry((file.mac, file.manager)).or_insert_with(|| Work {
             manager: file.manager,
             mac: file.mac,
-            down: (file.manager == Manager::Ifupdown).then(|| file.name.clone()),
+            down: None,
             remove: Vec::new(),
             write: Vec::new(),
             up: None,
         });
+        // Where somebody has put a stanza of his own in the place of ours, the interface is his.
+        if path.starts_with(INTERFACES_D) {
+            work.down = Some(file.name.clone());
+        }
         work.remove.push(path.clone());
     }
     works.into_values().collect()

@@ -213,6 +213,9 @@ impl Session {
         if matches!(report, Err(OnceError::Metadata(_))) {
             let view = self.view(&Scope::Everything)?;
             self.make(&view.plan)?;
+            if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
+                return Err(OnceError::Manager(text));
+            }
         }
         report
     }

@@ -162,6 +162,32 @@ fn a_file_by_hand_is_never_changed_and_ec2sync_no_keeps_jackfield_off() {
 }
 
 #[test]
+fn who_puts_a_stanza_of_his_own_in_the_place_of_ours_keeps_his_interface_up() {
+    if !has_programs(&PROGRAMS) {
+        return;
+    }
+    let place = Place::new();
+    let a = place.a();
+    let config = ConfigFile::new(CONFIG);
+    let eth1 = place.stage.attach(2, 1, 1);
+    let _server = DhcpServer::start(&place, &eth1, 600);
+    succeed_with(a, &config, &["plug", "eth1"]);
+    shell(
+        a,
+        "printf '# EC2SYNC=no\\nauto eth1\\niface eth1 inet manual\\n' >/run/his.cfg
+         cp /run/his.cfg /etc/network/interfaces.d/eth1.cfg",
+    );
+    succeed_with(a, &config, &["scan"]);
+    // What was ours is taken back: rules, routes, the files that belong to our stanza.
+    assert!(!NetworkState::settled(a).has_ours());
+    assert!(!place.files().iter().any(|file| file.contains("jackfield")), "{:?}", place.files());
+    shell(
+        a,
+        "cmp /run/his.cfg /etc/network/interfaces.d/eth1.cfg; grep eth1=eth1 /run/network/ifstate",
+    );
+}
+
+#[test]
 fn without_ifup_nothing_is_changed_and_the_missing_program_is_named() {
     if !has_programs(&PROGRAMS) {
         return;
