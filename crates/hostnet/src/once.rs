@@ -261,8 +261,11 @@ impl Session {
                 });
             }
             let Some((interface, problem)) = waiting else {
-                if view.plan.changes.iter().any(|change| matches!(change.edit, Edit::Carry(_))) {
-                    // It must not end with us; and what a manager lets go is ours to make.
+                let told = |change: &Change| matches!(change.edit, Edit::Carry(_));
+                let at_work = !view.snapshot.managers.at_work.is_empty();
+                if at_work || view.plan.changes.iter().any(told) {
+                    // It must not end with us, perhaps between ifdown and ifup; and what a manager
+                    // lets go is ours to make.
                     if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
                         return Err(OnceError::Manager(text));
                     }

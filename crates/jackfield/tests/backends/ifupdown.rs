@@ -1,6 +1,9 @@
 //! `backend = "ifupdown"`, on Debian as installed: ifupdown, isc-dhcp-client, dash.
 
 use std::net::IpAddr;
+use std::process::Stdio;
+
+use jackfield_lab::{Plug, Process};
 
 use crate::harness::*;
 use crate::place::*;
@@ -107,6 +110,55 @@ fn the_agent_adds_an_address_without_taking_the_interface_down_and_cleans_up_aft
     eventually("the files are gone", PATIENCE, || place.files() == files);
     eventually("the client has ended", PATIENCE, || processes(a, "dhclient").is_empty());
     agent.stop();
+}
+
+#[test]
+fn a_plug_that_is_killed_while_ifup_waits_for_a_server_is_finished_by_the_next() {
+    if !has_programs(&PROGRAMS) {
+        return;
+    }
+    let place = Place::new();
+    let a = place.a();
+    let config = ConfigFile::new(CONFIG);
+    let files = place.files();
+    let eth1 = place.stage.attach(2, 1, 2);
+    let before = NetworkState::settled(a);
+    let mut command = a.command(JACKFIELD).unwrap();
+    command.args(["--config", config.path(), "plug", "eth1"]).stderr(Stdio::null());
+    let plug = Process::start(&mut command).unwrap();
+    eventually("the client asks", PATIENCE, || !processes(a, "dhclient").is_empty());
+    drop(plug);
+    let _server = DhcpServer::start(&place, &eth1, 600);
+    succeed_with(a, &config, &["plug", "eth1"]);
+    place.is_configured(&config, "eth1");
+    place.everybody_meets(&eth1.addresses, "after the second plug");
+    assert_eq!(processes(a, "dhclient").len(), 1);
+    succeed_with(a, &config, &["unplug", "eth1"]);
+    assert_same(&before, &NetworkState::settled(a));
+    assert_eq!(place.files(), files);
+    assert_eq!(processes(a, "dhclient"), [""; 0]);
+}
+
+#[test]
+fn an_interface_without_ipv4_is_plugged_without_a_dhcp_client() {
+    if !has_programs(&PROGRAMS) {
+        return;
+    }
+    let place = Place::new();
+    let (a, lab) = (place.a(), &place.stage.lab);
+    let config = ConfigFile::new(CONFIG);
+    let files = place.files();
+    let interface = lab.interface(&lab.ipv6_subnet(4), 2).unwrap();
+    lab.attach(a, interface.mac, &Plug::new(1)).unwrap();
+    let eth1 = Attached::of(&interface, 1);
+    let before = NetworkState::settled(a);
+    succeed_with(a, &config, &["plug", "eth1"]);
+    place.is_configured(&config, "eth1");
+    place.everybody_meets(&eth1.addresses, "after the plug");
+    assert_eq!(processes(a, "dhclient"), [""; 0]);
+    succeed_with(a, &config, &["unplug", "eth1"]);
+    assert_same(&before, &NetworkState::settled(a));
+    assert_eq!(place.files(), files);
 }
 
 #[test]
