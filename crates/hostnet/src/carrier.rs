@@ -52,11 +52,11 @@ impl State {
 impl Carrier {
     /// Adds what is going on to what there is on disk.
     pub(crate) fn note(&self, managers: &mut Managers) {
-        let progress = self.state.progress();
+        let mut progress = self.state.progress();
+        progress.told.retain(|_, at| at.elapsed() < PATIENCE);
         managers.at_work.clone_from(&progress.at_work);
         managers.failed.clone_from(&progress.failed);
-        let recent = progress.told.iter().filter(|(_, at)| at.elapsed() < PATIENCE);
-        managers.told = recent.map(|(mac, _)| *mac).collect();
+        managers.told = progress.told.keys().copied().collect();
     }
 
     /// Begins.
