@@ -556,7 +556,7 @@ impl Agent {
         // What somebody changes while their last change is put back is theirs as well.
         self.settled = drift.then_some(settled);
         for change in &view.plan.changes {
-            if drift {
+            if drift && !matches!(change.edit, Edit::Carry(_)) {
                 warn!("changed by somebody else, put back: {change}");
             } else {
                 debug!("{change}");
@@ -613,7 +613,14 @@ impl Agent {
             let known = after.cloud.interfaces.get(&mac);
             let id = known.and_then(|known| known.interface_id.as_ref());
             let id = id.map(|id| format!(", {id}")).unwrap_or_default();
+            let left = after.left.iter().any(|change| {
+                change.interface.as_ref().is_some_and(|about| about.index == interface.index)
+            });
             match (interface.role, interface.table, &interface.addresses) {
+                _ if left => info!(
+                    "{name} ({mac}{id}): {count} changes; the rest is left to {}",
+                    interface.backend.name()
+                ),
                 (Role::Plugged, Some(table), Some(addresses)) => info!(
                     "{name} ({mac}{id}) works: {} addresses, table {table}; {count} changes",
                     addresses.len()

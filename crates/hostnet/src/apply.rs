@@ -34,7 +34,9 @@ pub struct Applied {
 pub fn apply(kernel: &mut Rtnetlink, plan: &Plan) -> Result<Applied, Error> {
     let mut applied = Applied::default();
     let mut run = Run::default();
-    for change in &plan.changes {
+    // Managers are told afterwards, and elsewhere.
+    let kernels = |change: &&Change| !matches!(change.edit, Edit::Carry(_));
+    for change in plan.changes.iter().filter(kernels) {
         let journal = Journalling::of(change);
         let replaces = matches!(change.edit, Edit::RemoveRule(_)) && run.adds_rules();
         if journal == Journalling::Clears || replaces || !run.goes_on_with(change) {
@@ -165,6 +167,14 @@ impl Applied {
                 self.refused.push((change.clone(), error.to_string()));
             }
         }
+    }
+
+    /// Whether another manager must not be told of an interface after what was refused: without its
+    /// journal or its rules it must not get an address.
+    pub(crate) fn keeps_from_manager(&self, change: &Change) -> bool {
+        self.not_permitted
+            || self.refused.iter().any(|(other, _)| matches!(other.edit, Edit::AddRule(_)))
+            || self.forbids(change, Journalling::Neither).is_some()
     }
 
     /// Why a change must not be tried after what was refused.

@@ -11,6 +11,7 @@ use jackfield_kernel::{
 use jackfield_metadata::MacAddr;
 use serde_json::{Value, json};
 
+use crate::carry::Work;
 use crate::prefix::{LOCAL, LOOPBACK};
 use crate::snapshot::MAIN;
 
@@ -97,11 +98,13 @@ pub enum Edit {
         /// After.
         to: Option<ConnectionMarks>,
     },
+    /// What another network manager is told.
+    Carry(Work),
 }
 
 impl Change {
-    /// The request that makes it; `None` for a setting, which is a file, and for marks, which are a
-    /// transaction of nf_tables.
+    /// The request that makes it; `None` for a setting, which is a file, for marks, which are a
+    /// transaction of nf_tables, and for what another manager is told.
     pub fn request(&self) -> Option<Request> {
         let index = self.interface.as_ref().map_or(0, |interface| interface.index);
         let link = |change: LinkChange<'_>| Some(change.request(index));
@@ -115,7 +118,7 @@ impl Change {
                 let alias = Some(to.as_deref().unwrap_or_default());
                 link(LinkChange { alias, ..LinkChange::default() })
             }
-            Edit::Setting { .. } | Edit::Marks { .. } => None,
+            Edit::Setting { .. } | Edit::Marks { .. } | Edit::Carry(_) => None,
             Edit::AddName(name) => Some(Link::add_alternative_name(index, name)),
             Edit::RemoveName(name) => Some(Link::remove_alternative_name(index, name)),
             Edit::AddAddress(address) => Some(address.add()),
@@ -135,6 +138,11 @@ impl Change {
             | Edit::AddRoute(_)
             | Edit::AddRule(_)
             | Edit::Marks { from: None, to: Some(_) } => "add",
+            Edit::Carry(work) => match (work.remove.is_empty(), work.write.is_empty()) {
+                (true, false) => "add",
+                (false, true) => "remove",
+                _ => "change",
+            },
             Edit::Marks { to: None, .. }
             | Edit::RemoveName(_)
             | Edit::RemoveAddress(_)
@@ -159,6 +167,7 @@ impl Change {
             Edit::AddRoute(_) | Edit::RemoveRoute(_) => "route",
             Edit::AddRule(_) | Edit::RemoveRule(_) => "rule",
             Edit::Marks { .. } => "mark",
+            Edit::Carry(_) => "file",
         }
     }
 
@@ -208,6 +217,13 @@ impl Change {
             Edit::AddRule(rule) => (Value::Null, rule_json(rule)),
             Edit::RemoveRule(rule) => (rule_json(rule), Value::Null),
             Edit::Marks { from, to } => (marks_json(from.as_ref()), marks_json(to.as_ref())),
+            Edit::Carry(work) => {
+                let written = work.write.iter().map(|file| file.path.as_str());
+                (
+                    files_json(work, work.remove.iter().map(String::as_str)),
+                    files_json(work, written),
+                )
+            }
         }
     }
 }
@@ -244,7 +260,18 @@ impl fmt::Display for Change {
             Edit::Marks { to: None, .. } => {
                 write!(f, "nf_tables table inet {}", ConnectionMarks::TABLE)
             }
+            Edit::Carry(work) => write_work(f, work),
         }
+    }
+}
+
+fn write_work(f: &mut fmt::Formatter<'_>, work: &Work) -> fmt::Result {
+    let written = work.write.iter().map(|file| file.path.as_str());
+    let paths: Vec<&str> = work.remove.iter().map(String::as_str).chain(written).collect();
+    match (paths.is_empty(), &work.up) {
+        (false, _) => write!(f, "{} ({})", paths.join(", "), work.manager),
+        (true, Some(name)) => write!(f, "of {name} is taken up by {}", work.manager),
+        (true, None) => write!(f, "of {}", work.manager),
     }
 }
 
@@ -401,6 +428,14 @@ fn rule_json(rule: &Rule) -> Value {
         "suppress_ifgroup": rule.suppress_group,
         "protocol": rule.protocol,
     })
+}
+
+fn files_json<'a>(work: &Work, paths: impl Iterator<Item = &'a str>) -> Value {
+    let paths: Vec<&str> = paths.collect();
+    match paths.is_empty() {
+        true => Value::Null,
+        false => json!({ "manager": work.manager.name(), "files": paths }),
+    }
 }
 
 fn marks_json(marks: Option<&ConnectionMarks>) -> Value {

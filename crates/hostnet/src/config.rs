@@ -8,6 +8,8 @@ use jackfield_metadata::{InterfaceId, MacAddr};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
+use crate::render::Manager;
+
 /// Where the configuration is where nobody says otherwise. It may be missing: that means defaults.
 pub const DEFAULT_PATH: &str = "/etc/jackfield/config.toml";
 
@@ -145,6 +147,26 @@ pub enum Prefixes {
 pub enum Backend {
     /// jackfield, in the kernel.
     Kernel,
+    /// Debian's ifupdown.
+    Ifupdown,
+    /// systemd-networkd.
+    Networkd,
+}
+
+impl Backend {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        self.manager().map_or("kernel", Manager::name)
+    }
+
+    /// Who is told to carry the configuration out; `None`: nobody else.
+    pub fn manager(self) -> Option<Manager> {
+        match self {
+            Backend::Kernel => None,
+            Backend::Ifupdown => Some(Manager::Ifupdown),
+            Backend::Networkd => Some(Manager::Networkd),
+        }
+    }
 }
 
 /// An exception from the defaults.
@@ -509,7 +531,7 @@ mod tests {
             ("[defaults]\nmtu = \"big\"\n", 2, vec!["mtu", "big", "primary"]),
             ("[defaults]\nmain_route = \"first\"\n", 2, vec!["main_route", "first", "last-resort"]),
             ("[defaults]\nprefixes = \"on\"\n", 2, vec!["prefixes", "on", "route", "local"]),
-            ("[defaults]\nbackend = \"nm\"\n", 2, vec!["backend", "nm", "kernel"]),
+            ("[defaults]\nbackend = \"nm\"\n", 2, vec!["backend", "nm", "kernel", "networkd"]),
             ("[[interface]]\nmanage = false\n", 1, vec!["match"]),
             ("[[interface]]\nmatch = { mac = \"02:ec\" }\n", 2, vec!["mac", "02:ec"]),
             ("[[interface]]\nmatch = { mca = \"x\" }\n", 2, vec!["mca", "interface_id"]),

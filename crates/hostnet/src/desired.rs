@@ -13,11 +13,14 @@ use jackfield_metadata::MacAddr;
 
 use crate::classify::{self, Selectors, Walk};
 use crate::cloud::{Cloud, CloudInterface, Slot};
-use crate::config::{Config, Identity, InterfaceConfig, LAST_RULE_PRIORITY, MainRoute, Mtu};
+use crate::config::{
+    Backend, Config, Identity, InterfaceConfig, LAST_RULE_PRIORITY, MainRoute, Mtu,
+};
 use crate::containers;
 use crate::journal::Journal;
 use crate::prefix;
 use crate::problem::Problem;
+use crate::render::{Carried, Manager, is_plain};
 use crate::snapshot::{
     ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, REVERSE_PATH_FILTER,
     Snapshot, marker, marker_table,
@@ -64,6 +67,8 @@ pub struct Desired {
     pub markers: Option<u32>,
     /// The marks of forwarded connections; `None`: none, and no table for them.
     pub marks: Option<ConnectionMarks>,
+    /// What other network managers carry out.
+    pub carried: Vec<Carried>,
 }
 
 /// What one candidate shall be like.
@@ -85,6 +90,8 @@ pub struct DesiredInterface {
     pub slot: Option<Slot>,
     /// Its routing table, where it has one.
     pub table: Option<u32>,
+    /// Who carries its configuration out.
+    pub backend: Backend,
     /// What stands in the way.
     pub problems: Vec<Problem>,
 }
@@ -281,9 +288,37 @@ impl<'a> Planner<'a> {
             self.hold_or(&subject, Role::Waiting, Vec::new());
         } else if !subject.config.manage && !subject.open {
             self.release(&subject, Role::Unmanaged, Vec::new());
+        } else if let Some((role, problem)) = self.kept_from_manager(&subject) {
+            match role {
+                Role::Unmanaged => self.release(&subject, role, vec![problem]),
+                _ => self.hold_or(&subject, role, vec![problem]),
+            }
         } else {
             self.secondary(&subject);
         }
+    }
+
+    /// Why the manager that shall carry the interface's configuration out is not told to.
+    fn kept_from_manager(&self, subject: &Subject<'_>) -> Option<(Role, Problem)> {
+        // Of what is not known to be a cloud interface nothing is to be said.
+        if subject.open || subject.known.is_none() {
+            return None;
+        }
+        let (manager, name) = (subject.config.backend.manager()?, &subject.link.name);
+        let managers = &self.snapshot.managers;
+        if manager == Manager::Ifupdown
+            && let Some(by_hand) = managers.by_hand.get(name)
+        {
+            return Some(match by_hand.opted_out {
+                true => (Role::Unmanaged, Problem::opted_out(&by_hand.path)),
+                false => (Role::Refused, Problem::configured_by_hand(name, &by_hand.path)),
+            });
+        }
+        if !is_plain(name) {
+            return Some((Role::Refused, Problem::name_not_plain(manager)));
+        }
+        let missing = managers.missing.get(&manager)?;
+        Some((Role::Refused, Problem::program_missing(manager, missing)))
     }
 
     /// A device that was plugged and is no candidate any more: a port of a bridge by now, or of a
@@ -532,11 +567,28 @@ impl<'a> Planner<'a> {
             }
         }
         let prefixes = self.prefixes(subject, known, &mut problems);
+        let mut own = Vec::new();
         for family in Family::BOTH {
             let sources = addresses.iter().copied().chain(prefixes.iter().map(IpNet::addr));
             if sources.map(Family::of).any(|of| of == family) {
-                self.routes(subject, known, table, family);
+                own.extend(self.routes(subject, known, table, family));
             }
+        }
+        if let Some(manager) = subject.config.backend.manager() {
+            self.desired.carried.push(Carried {
+                manager,
+                index,
+                name: subject.link.name.clone(),
+                mac: subject.mac,
+                group: device.group,
+                mtu: device.mtu,
+                addresses: addresses.clone(),
+                leased: known.first.iter().find_map(|ip| match ip {
+                    IpAddr::V4(ip) => Some(*ip),
+                    IpAddr::V6(_) => None,
+                }),
+                routes: own,
+            });
         }
         for ip in &addresses {
             self.selectors.address(*ip, table);
@@ -565,13 +617,14 @@ impl<'a> Planner<'a> {
         );
     }
 
+    /// Wants the routes of one family, and returns those that are not copies of others'.
     fn routes(
         &mut self,
         subject: &Subject<'_>,
         known: &CloudInterface,
         table: u32,
         family: Family,
-    ) {
+    ) -> Vec<Route> {
         let index = subject.link.index;
         let everything = family.everything();
         let metric = match family {
@@ -593,6 +646,9 @@ impl<'a> Planner<'a> {
                 own.push(Route { metric, ..Route::via_gateway(everything, MAIN, index, gateway) });
             }
         }
+        for route in &mut own {
+            route.protocol = OURS;
+        }
         let mut taken: BTreeSet<(IpNet, u32, u8)> = own
             .iter()
             .filter(|route| route.table == table)
@@ -601,10 +657,11 @@ impl<'a> Planner<'a> {
         for route in &self.snapshot.routes {
             let Some(mirror) = mirror(route, index, table, family) else { continue };
             if taken.insert((mirror.destination, mirror.metric, mirror.tos)) {
-                own.push(mirror);
+                self.desired.routes.insert(mirror);
             }
         }
-        self.desired.routes.extend(own.into_iter().map(|route| Route { protocol: OURS, ..route }));
+        self.desired.routes.extend(own.iter().cloned());
+        own
     }
 
     /// The router of a subnet, for an interface in it.
@@ -739,6 +796,7 @@ impl<'a> Planner<'a> {
             addresses,
             slot: subject.known.and_then(|known| known.slot),
             table: None,
+            backend: subject.config.backend,
             problems,
         });
     }
@@ -777,6 +835,7 @@ impl<'a> Planner<'a> {
             classify::compile(&self.selectors, &self.snapshot.rules, first, LAST_RULE_PRIORITY);
         self.desired.rules.extend(rules);
         self.markers();
+        self.settle_carried();
         self.desired.interfaces.sort_by_key(|interface| interface.index);
         let agent = &self.config.agent;
         containers::mark(self.snapshot, agent, &self.marked, &self.walk, &mut self.desired);
@@ -809,6 +868,31 @@ impl<'a> Planner<'a> {
                 self.desired.routes.remove(&route);
                 self.desired.routes.insert(parted);
             }
+        }
+    }
+
+    /// What was decided last holds for managers too: who has an address, and at which metric main's
+    /// last resort is.
+    fn settle_carried(&mut self) {
+        let Desired { carried, interfaces, routes, .. } = &mut self.desired;
+        for carried in carried {
+            let planned = interfaces.iter().find(|interface| interface.index == carried.index);
+            if let Some(addresses) = planned.and_then(|planned| planned.addresses.as_ref()) {
+                carried.addresses.clone_from(addresses);
+            }
+            carried.routes.retain(|route| route.table != MAIN);
+            let last_resorts = routes.iter().filter(|route| {
+                route.table == MAIN
+                    && route.destination.prefix_len() == 0
+                    && route.uses(carried.index)
+            });
+            carried.routes.extend(last_resorts.cloned());
+            carried.routes.sort_by_key(|route| {
+                let family = route.destination.addr().is_ipv6();
+                // A subnet before what is reached through it.
+                let gateway = route.next_hops.iter().any(|hop| hop.gateway.is_some());
+                (family, gateway, route.table, route.clone())
+            });
         }
     }
 

@@ -14,6 +14,8 @@
 
 pub mod agent;
 mod apply;
+mod carrier;
+pub mod carry;
 mod change;
 pub mod classify;
 mod cloud;
@@ -24,10 +26,12 @@ pub mod explain;
 mod forwarding;
 mod journal;
 mod machine;
+mod managers;
 pub mod once;
 mod plan;
 mod prefix;
 mod problem;
+pub mod render;
 mod schedule;
 mod snapshot;
 pub mod status;
@@ -39,6 +43,7 @@ pub use desired::{Desired, DesiredInterface, Device, PluggedDevice, Role, Scope,
 pub use forwarding::Forwarding;
 pub use journal::Journal;
 pub use machine::{Answer, Machine, View, ask};
+pub use managers::{ByHand, Managers, OwnFile};
 pub use plan::{Plan, plan};
 pub use problem::Problem;
 pub use snapshot::{

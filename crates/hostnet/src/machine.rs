@@ -8,10 +8,15 @@ use jackfield_kernel::{Error as KernelError, Link, Rtnetlink};
 use jackfield_metadata::{Ask, Client, Error as MetadataError, Listing, MacAddr};
 
 use crate::apply::{Applied, apply};
+use crate::carrier::Carrier;
+use crate::carry::leave_to_managers;
+use crate::change::{Change, Edit};
 use crate::cloud::{Cloud, Memory};
 use crate::config::Config;
-use crate::desired::{Desired, Scope, desired};
+use crate::desired::{Desired, DesiredInterface, Scope, desired};
+use crate::managers::Managers;
 use crate::plan::{Plan, plan};
+use crate::problem::Problem;
 use crate::schedule::Round;
 use crate::snapshot::{Snapshot, kernel_keeps_address_protocol};
 
@@ -26,6 +31,32 @@ pub struct View {
     pub desired: Desired,
     /// What is to be changed.
     pub plan: Plan,
+    /// What is missing besides, and left to other managers.
+    pub left: Vec<Change>,
+}
+
+impl View {
+    /// The interfaces of which something is left to another manager, and what or why.
+    pub(crate) fn interfaces_left_to_managers(&self) -> Vec<(&DesiredInterface, Problem)> {
+        let failed = &self.snapshot.managers.failed;
+        let at_work = &self.snapshot.managers.at_work;
+        let of_interface = |interface: &&DesiredInterface| {
+            let of_it = |change: &&Change| {
+                change.interface.as_ref().is_some_and(|about| about.index == interface.index)
+            };
+            let left = self.left.iter().find(of_it)?;
+            let manager = interface.backend.manager()?;
+            let problem = match failed.get(&interface.mac) {
+                Some(text) if !at_work.contains(&interface.mac) => {
+                    Problem::manager_failed(manager, text)
+                }
+                _ => Problem::left_to_manager(manager, &interface.name, left),
+            };
+            Some(problem)
+        };
+        let interfaces = self.desired.interfaces.iter();
+        interfaces.filter_map(|interface| Some((interface, of_interface(&interface)?))).collect()
+    }
 }
 
 /// This machine: the network namespace of the calling thread.
@@ -35,6 +66,7 @@ pub struct Machine {
     memory: Memory,
     keeps_address_protocol: bool,
     ignore_udev: BTreeSet<u32>,
+    carrier: Carrier,
 }
 
 impl Machine {
@@ -49,6 +81,7 @@ impl Machine {
             memory: Memory::new(),
             keeps_address_protocol: kernel_keeps_address_protocol(),
             ignore_udev: BTreeSet::new(),
+            carrier: Carrier::default(),
         })
     }
 
@@ -88,12 +121,13 @@ impl Machine {
     /// Where the kernel cannot be talked to.
     pub fn look(&mut self) -> Result<(Snapshot, Vec<MacAddr>), KernelError> {
         let tables = self.tables();
-        let snapshot = Snapshot::read(
+        let mut snapshot = Snapshot::read(
             &mut self.kernel,
             &self.config.agent,
             &tables,
             self.keeps_address_protocol,
         )?;
+        self.look_at_managers(&mut snapshot);
         Ok(self.take_note(snapshot))
     }
 
@@ -110,6 +144,10 @@ impl Machine {
         let tables = self.tables();
         let mut snapshot = seen;
         snapshot.take_in(&mut self.kernel, &self.config.agent, news, &tables)?;
+        // Files that nobody wrote for us are no news.
+        if snapshot.managers.have_a_part(&self.config) {
+            self.look_at_managers(&mut snapshot);
+        }
         Ok(self.take_note(snapshot))
     }
 
@@ -118,6 +156,13 @@ impl Machine {
         let base = self.config.agent.table_base;
         let cloud = self.memory.cloud();
         cloud.interfaces.values().filter_map(|is| Some(is.slot?.table(base))).collect()
+    }
+
+    /// Looks what there is of other managers.
+    fn look_at_managers(&self, snapshot: &mut Snapshot) {
+        let mut managers = Managers::read(&self.config, &snapshot.links);
+        self.carrier.note(&mut managers);
+        snapshot.take_in_managers(managers);
     }
 
     fn take_note(&mut self, mut snapshot: Snapshot) -> (Snapshot, Vec<MacAddr>) {
@@ -131,8 +176,9 @@ impl Machine {
     pub fn view(&self, snapshot: Snapshot, scope: &Scope) -> View {
         let cloud = self.memory.cloud();
         let desired = desired(&snapshot, &cloud, &self.config, scope);
-        let plan = plan(&snapshot, &desired);
-        View { snapshot, cloud, desired, plan }
+        let mut plan = plan(&snapshot, &desired);
+        let left = leave_to_managers(&snapshot, &desired, &mut plan);
+        View { snapshot, cloud, desired, plan, left }
     }
 
     /// Makes the changes.
@@ -140,7 +186,19 @@ impl Machine {
     /// # Errors
     /// Where the kernel cannot be talked to.
     pub fn apply(&mut self, plan: &Plan) -> Result<Applied, KernelError> {
-        apply(&mut self.kernel, plan)
+        let applied = apply(&mut self.kernel, plan)?;
+        let works = plan.changes.iter().filter_map(|change| match &change.edit {
+            Edit::Carry(work) if !applied.keeps_from_manager(change) => Some(work.clone()),
+            _ => None,
+        });
+        self.carrier.start(works.collect());
+        Ok(applied)
+    }
+
+    /// Waits until other managers are told what they are to be told, or so long. Returns why one could
+    /// not be.
+    pub fn wait_for_managers(&self, patience: Duration) -> Option<String> {
+        self.carrier.wait(patience)
     }
 
     /// Takes in what metadata told.

@@ -7,11 +7,12 @@ use jackfield_kernel::{DeviceEvents, Error as KernelError, Link};
 use jackfield_metadata::{Ask, Client, ClientOptions, Error as MetadataError, MacAddr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::change::Change;
+use crate::change::{Change, Edit};
 use crate::config::Config;
 use crate::desired::{DesiredInterface, Role, Scope};
 use crate::machine::{Answer, Machine, View, ask};
 use crate::plan::Plan;
+use crate::problem::Problem;
 use crate::snapshot::Snapshot;
 
 /// How long one round of requests may take where there is time for several.
@@ -23,6 +24,8 @@ const EACH: Duration = Duration::from_millis(250);
 const MANY: u32 = 100;
 /// Between two tries while metadata lags.
 const PAUSE: Duration = Duration::from_millis(400);
+/// How long another network manager may take to let an interface go.
+const MANAGERS: Duration = Duration::from_secs(60);
 /// How many passes a change gets to take effect.
 const PASSES: u32 = 5;
 
@@ -69,6 +72,9 @@ pub enum OnceError {
         /// True where the privilege is missing.
         not_permitted: bool,
     },
+    /// Another network manager could not be told to let an interface go.
+    #[error("{0}")]
+    Manager(String),
     /// An agent runs, and would plug the interface again.
     #[error("a jackfield agent runs here and would plug {0} again")]
     AgentRuns(String),
@@ -207,6 +213,9 @@ impl Session {
         if matches!(report, Err(OnceError::Metadata(_))) {
             let view = self.view(&Scope::Everything)?;
             self.make(&view.plan)?;
+            if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
+                return Err(OnceError::Manager(text));
+            }
         }
         report
     }
@@ -231,7 +240,13 @@ impl Session {
             let waiting = view.desired.interfaces.iter().find_map(|interface| {
                 let waits = chosen(interface)
                     && matches!(interface.role, Role::Waiting | Role::Held | Role::Refused);
-                waits.then(|| (interface, interface.problems.first()))
+                waits.then(|| (interface, interface.problems.first().cloned()))
+            });
+            let waiting = waiting.or_else(|| {
+                let left = view.interfaces_left_to_managers();
+                left.into_iter()
+                    .find(|(interface, _)| chosen(interface))
+                    .map(|(interface, problem)| (interface, Some(problem)))
             });
             let unmanaged = view
                 .desired
@@ -239,19 +254,35 @@ impl Session {
                 .iter()
                 .find(|interface| chosen(interface) && interface.role == Role::Unmanaged);
             if let (Some(interface), Scope::Only(_)) = (unmanaged, scope) {
-                return Err(OnceError::Unmanaged(interface.name.clone()));
+                let name = interface.name.clone();
+                return Err(match interface.problems.first().cloned() {
+                    Some(Problem { text, fix, .. }) => OnceError::InTheWay { name, text, fix },
+                    None => OnceError::Unmanaged(name),
+                });
             }
             let Some((interface, problem)) = waiting else {
+                let told = |change: &Change| matches!(change.edit, Edit::Carry(_));
+                let at_work = !view.snapshot.managers.at_work.is_empty();
+                if at_work || view.plan.changes.iter().any(told) {
+                    // It must not end with us, perhaps between ifdown and ifup; and what a manager
+                    // lets go is ours to make.
+                    if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
+                        return Err(OnceError::Manager(text));
+                    }
+                    pause(&events);
+                    continue;
+                }
                 heard.map_err(OnceError::Metadata)?;
                 return Ok(report);
             };
-            let lasting = interface.role == Role::Refused
-                && problem.is_some_and(|problem| problem.code != "table-conflict");
+            let lasting = problem.as_ref().is_some_and(|problem| match interface.role {
+                Role::Refused => problem.code != "table-conflict",
+                _ => problem.code == "backend-failed",
+            });
             if lasting || Instant::now() + PAUSE >= deadline {
                 heard.map_err(OnceError::Metadata)?;
-                let (text, fix) = problem
-                    .map(|problem| (problem.text.clone(), problem.fix.clone()))
-                    .unwrap_or_default();
+                let (text, fix) =
+                    problem.map(|problem| (problem.text, problem.fix)).unwrap_or_default();
                 return Err(OnceError::InTheWay { name: interface.name.clone(), text, fix });
             }
             pause(&events);
@@ -280,6 +311,9 @@ impl Session {
         }
         let view = self.view(&Scope::Unplug(unplugged))?;
         report.changes = self.make(&view.plan)?;
+        if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
+            return Err(OnceError::Manager(text));
+        }
         Ok(report)
     }
 

@@ -5,7 +5,9 @@ use std::fmt::Display;
 use jackfield_kernel::Route;
 use serde::Serialize;
 
+use crate::change::Change;
 use crate::cloud::CloudInterface;
+use crate::render::Manager;
 
 /// Something that is wrong with an interface, or that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -138,6 +140,54 @@ impl Problem {
             format!("{what} is still another interface's"),
             "wait: it moves when metadata lists it for one interface only",
         )
+    }
+
+    pub(crate) fn opted_out(path: &str) -> Self {
+        Self::new(
+            "opted-out",
+            format!("{path} says EC2SYNC=no: the interface is left alone"),
+            "remove that file, or the line, to have jackfield configure it",
+        )
+    }
+
+    pub(crate) fn configured_by_hand(name: &str, path: &str) -> Self {
+        Self::new(
+            "configured-by-hand",
+            format!("{path} configures {name} and is not jackfield's, which leaves it as it is"),
+            "remove what it says of the interface, or add a line '# EC2SYNC=no' to keep it",
+        )
+    }
+
+    pub(crate) fn name_not_plain(manager: Manager) -> Self {
+        Self::new(
+            "name-not-plain",
+            format!("{manager} cannot be told of a device of this name"),
+            "give it a name of letters, digits, '.', '_' and '-', or set backend = \"kernel\"",
+        )
+    }
+
+    pub(crate) fn program_missing(manager: Manager, program: &str) -> Self {
+        Self::new(
+            "backend-missing",
+            format!("backend = \"{manager}\", and there is no program '{program}'"),
+            "install it, or set backend = \"kernel\"",
+        )
+    }
+
+    pub(crate) fn left_to_manager(manager: Manager, name: &str, change: &Change) -> Self {
+        let look = match manager {
+            Manager::Ifupdown => format!("'ifquery --state' and 'ifup -v {name}'"),
+            Manager::Networkd => format!("'networkctl status {name}'"),
+        };
+        Self::new(
+            "awaiting-backend",
+            format!("{manager} has not made '{change}'"),
+            format!("wait; where it stays so, see {look}"),
+        )
+    }
+
+    pub(crate) fn manager_failed(manager: Manager, text: &str) -> Self {
+        Self::new("backend-failed", format!("{manager}: {text}"), "see what it says of itself")
     }
 
     pub(crate) fn to_change(changes: usize) -> Self {

@@ -42,6 +42,8 @@ pub struct InterfaceStatus {
     pub managed: bool,
     /// Who configures it.
     pub owner: &'static str,
+    /// Who carries its configuration out.
+    pub backend: &'static str,
     /// What it is in.
     pub state: State,
     /// Its routing table.
@@ -130,6 +132,10 @@ fn interface_status(
     if !changes.is_empty() {
         problems.push(Problem::to_change(changes.len()));
     }
+    let left = view.interfaces_left_to_managers();
+    let left = left.into_iter().find(|(of, _)| of.index == interface.index);
+    let settled = changes.is_empty() && left.is_none();
+    problems.extend(left.map(|(_, problem)| problem));
     let primary = interface.role == Role::Primary;
     let addresses = view
         .snapshot
@@ -155,7 +161,8 @@ fn interface_status(
         primary,
         managed,
         owner,
-        state: state(interface.role, &changes),
+        backend: interface.backend.name(),
+        state: state(interface.role, settled),
         table: interface.table,
         group: link.group,
         mtu: link.mtu,
@@ -169,8 +176,8 @@ fn interface_status(
     })
 }
 
-fn state(role: Role, changes: &[&Change]) -> State {
-    match (role, changes.is_empty()) {
+fn state(role: Role, settled: bool) -> State {
+    match (role, settled) {
         (Role::Primary | Role::Plugged | Role::Held, true) => State::Configured,
         (Role::Primary | Role::Plugged | Role::Held, false) | (Role::Waiting, _) => State::Pending,
         (Role::Unmanaged, true) => State::Unmanaged,

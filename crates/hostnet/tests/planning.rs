@@ -452,6 +452,8 @@ fn is_ours_to_make(change: &Change, scene: &Scene) -> bool {
         Edit::AddRoute(route) => route.protocol == OURS,
         Edit::AddRule(rule) => rule.protocol == OURS,
         Edit::Marks { .. } => change.interface.is_none(),
+        // No manager is configured here.
+        Edit::Carry(_) => false,
         Edit::Up { .. }
         | Edit::Mtu { .. }
         | Edit::Group { .. }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use jackfield_hostnet::config::Backend;
 use jackfield_metadata::Endpoint;
 
 /// Plugged-in network interfaces that work at once: hosts, containers and microVMs.
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Status(Show),
     /// Which rule, table, route and interface a packet takes, why, and what would make it fail
     Explain(explain::Explain),
+    /// Print the files that another network manager would be given, change nothing
+    Render(Render),
     /// The network of microVMs: made by CNI plugins, told to guests in any form
     Vm(vm::Vm),
     /// The whole story in private namespaces: plug, traffic, move, unplug, without cloud
@@ -99,6 +102,36 @@ pub(crate) struct Show {
     pub(crate) interfaces: Vec<String>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Render {
+    /// Who would carry the configuration out
+    #[arg(long, value_enum, value_name = "B")]
+    pub(crate) backend: RenderBackend,
+    /// Name, alternative name or MAC; all where none is given
+    #[arg(value_name = "IFACE")]
+    pub(crate) interfaces: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// The back-ends that are given files.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RenderBackend {
+    /// Debian's ifupdown, with ISC's DHCP client.
+    Ifupdown,
+    /// systemd-networkd.
+    Networkd,
+}
+
+impl From<RenderBackend> for Backend {
+    fn from(backend: RenderBackend) -> Self {
+        match backend {
+            RenderBackend::Ifupdown => Backend::Ifupdown,
+            RenderBackend::Networkd => Backend::Networkd,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     Explain(#[from] ExplainError),
     #[error("changing the network needs CAP_NET_ADMIN, which this process does not have")]
     NotPrivileged,
+    #[error("{0} is the instance's primary interface, which stays with who configured it")]
+    PrimaryIsNotRendered(String),
     #[error("cannot write the result: {0}")]
     Output(std::io::Error),
     #[error("cannot make private namespaces: {0}")]
@@ -88,6 +90,7 @@ impl Failure {
                 _ => None,
             },
             Failure::Explain(error) => explain_advice(error),
+            Failure::PrimaryIsNotRendered(_) => Some("name a secondary interface"),
             Failure::NoNamespaces(_) => Some(
                 "run it as root, or let users make user namespaces (see \
                  kernel.unprivileged_userns_clone and user.max_user_namespaces)",

@@ -221,6 +221,8 @@ impl Kernel {
                     Some(to.clone().map_or(MarksTable::Absent, MarksTable::Present));
                 Ok(())
             }
+            // The kernel is told nothing by it.
+            Edit::Carry(_) => Ok(()),
         }
     }
 

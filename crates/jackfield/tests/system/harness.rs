@@ -195,6 +195,13 @@ impl NetworkState {
         state
     }
 
+    /// As [`NetworkState::settled`], without lines that have this.
+    pub(crate) fn settled_without(host: &Host, part: &str) -> Self {
+        let mut state = Self::settled(host);
+        state.0.retain(|line| !line.contains(part));
+        state
+    }
+
     /// True where something of it is ours.
     pub(crate) fn has_ours(&self) -> bool {
         self.0.iter().any(|line| line.contains("proto 106") || line.contains("jackfield:"))
