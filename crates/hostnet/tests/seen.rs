@@ -25,6 +25,9 @@ impl Host {
         let namespace =
             Namespace::anonymous().expect("this test needs the right to make namespaces");
         let kernel = Rtnetlink::open_in(&namespace).unwrap();
+        // A link-local address comes when the kernel gets round to it, between two looks perhaps.
+        let none = || std::fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1");
+        namespace.run(none).unwrap().unwrap();
         let device_kinds = vec!["physical".to_owned(), "veth".to_owned()];
         Host { namespace, kernel, agent: AgentConfig { device_kinds, ..AgentConfig::default() } }
     }
