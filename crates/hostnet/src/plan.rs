@@ -19,8 +19,8 @@ use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, REVERSE_PATH_FI
 /// What is to be changed, in order.
 ///
 /// What is added goes by rules, device, routes, marks, addresses; what is removed by addresses, marks,
-/// rules, routes, device. An address that stays while its table changes has its new rule and its new routes
-/// before the old ones go.
+/// rules, routes, device. An address that stays while its table changes has its new routes before its
+/// new rule, and both before the old ones go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The changes.
@@ -31,6 +31,8 @@ pub struct Plan {
 #[derive(Default)]
 struct Steps {
     addresses_off: Vec<Change>,
+    /// Those of tables that interfaces move to which work by another one.
+    routes_moved: Vec<Change>,
     rules_on: Vec<Change>,
     devices_on: Vec<Change>,
     primary_on: Vec<Change>,
@@ -60,6 +62,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
     }
     let Steps {
         addresses_off,
+        routes_moved,
         rules_on,
         devices_on,
         primary_on,
@@ -73,6 +76,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
     } = steps;
     let order = [
         addresses_off,
+        routes_moved,
         rules_on,
         devices_on,
         primary_on,
@@ -342,6 +346,7 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
         route.family() == Family::V4
             && route.next_hops.iter().any(|hop| without_ipv4.contains(&hop.interface))
     };
+    let mut replaced = BTreeSet::new();
     for is in present.iter().copied().filter(|is| !desired.routes.contains(is)) {
         let kept = desired.kept_tables.contains(&is.table)
             || (is.table == MAIN
@@ -352,6 +357,7 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
         let removal = Change { interface: names.of_route(is), edit: Edit::RemoveRoute(is.clone()) };
         // The kernel has room for one route of this destination and metric.
         if wanted.contains_key(&key(is)) {
+            replaced.insert(key(is));
             steps.routes_replaced.push(removal);
         } else if is.kind == RouteKind::Local {
             steps.addresses_off.push(removal);
@@ -365,6 +371,7 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
     missing.sort_by_key(|route| (route.table, route.next_hops.iter().any(|h| h.gateway.is_some())));
     let taken: BTreeSet<Key> =
         snapshot.routes.iter().filter(|is| is.protocol != OURS).map(key).collect();
+    let moved = moved_to(snapshot, desired);
     for route in missing {
         if !taken.contains(&key(route)) {
             let edit = Edit::AddRoute(route.clone());
@@ -372,9 +379,24 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
             // The addresses of a prefix of the host itself.
             if route.kind == RouteKind::Local {
                 steps.addresses_on.push(addition);
+            } else if moved.contains(&route.table) && !replaced.contains(&key(route)) {
+                steps.routes_moved.push(addition);
             } else {
                 steps.routes_on.push(addition);
             }
         }
     }
+}
+
+/// The tables that are new to interfaces which work. The device is up already, so routes can be there
+/// before rules lead to them: in a tree, no other rule is asked behind one whose table is empty.
+fn moved_to(snapshot: &Snapshot, desired: &Desired) -> BTreeSet<u32> {
+    let before: BTreeMap<u32, u32> = snapshot
+        .journals()
+        .filter(|(link, _)| link.up)
+        .map(|(link, journal)| (link.index, journal.table))
+        .collect();
+    let tables =
+        desired.interfaces.iter().filter_map(|is| Some((is.table?, before.get(&is.index)?)));
+    tables.filter(|(to, from)| to != *from).map(|(to, _)| to).collect()
 }
