@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::contest::{Measured, Pair};
-use crate::statistics::{interval, median};
+use crate::statistics::{interval, median, verdict};
 
 /// What is to be reached.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +21,7 @@ impl Target {
 
 /// Whether a target was met, in words.
 pub(crate) fn target(value: f64, Target(most): Target) -> String {
-    let verdict = if value <= most { "met" } else { "missed" };
-    format!("target {most} {verdict}")
+    verdict(value, most)
 }
 
 /// A figure and what it is of.

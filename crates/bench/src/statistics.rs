@@ -1,4 +1,4 @@
-//! Medians, and how far to trust them.
+//! Medians, how far to trust them, and whether they are what was to be reached.
 
 /// Resamples of a bootstrap.
 const RESAMPLES: usize = 10_000;
@@ -34,6 +34,12 @@ pub(crate) fn interval(values: &[f64]) -> (f64, f64) {
     (at(RESAMPLES / 40), at(RESAMPLES - RESAMPLES / 40 - 1))
 }
 
+/// Whether a figure is at most what was to be reached, in words.
+pub(crate) fn verdict(figure: f64, most: f64) -> String {
+    let word = if figure <= most { "met" } else { "missed" };
+    format!("target {most} {word}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +49,13 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_target_is_met_by_a_figure_that_is_not_above_it() {
+        assert_eq!(verdict(1.3, 1.3), "target 1.3 met");
+        assert_eq!(verdict(1.31, 1.3), "target 1.3 missed");
+        assert_eq!(verdict(f64::NAN, 6.0), "target 6 missed");
     }
 
     #[test]

@@ -58,7 +58,11 @@ impl Selectors {
 
     /// An address that is in no table of ours. No rule of ours ever matches it.
     pub fn other(&mut self, ip: IpAddr) {
-        self.others.insert(IpNet::from(ip));
+        let net = IpNet::from(ip);
+        // What is planned comes first anyway.
+        if !self.planned.contains_key(&net) {
+            self.others.insert(net);
+        }
     }
 
     /// A subnet of the table's interface: a rule for several addresses may be as wide as this.
@@ -103,8 +107,9 @@ impl Selectors {
 
     /// The address families in which something leads to a table.
     pub fn families(&self) -> BTreeSet<Family> {
-        let known = self.planned.keys().chain(self.held.keys()).chain(self.led.keys());
-        known.map(|net| Family::of(net.addr())).collect()
+        let known = || self.planned.keys().chain(self.held.keys()).chain(self.led.keys());
+        let leads = |family: &Family| known().any(|net| Family::of(net.addr()) == *family);
+        Family::BOTH.into_iter().filter(leads).collect()
     }
 
     /// Whose is what, in one family. What is planned comes before what is there: an address may be
@@ -112,11 +117,15 @@ impl Selectors {
     fn of_family(&self, family: Family) -> Vec<(Prefix, Selector)> {
         let others = self.others.iter().map(|net| (net, &Selector { table: None, local: true }));
         let last_wins = self.led.iter().chain(others).chain(&self.held).chain(&self.planned);
-        let all: BTreeMap<Prefix, Selector> = last_wins
+        let mut all: Vec<(Prefix, Selector)> = last_wins
             .filter(|(net, _)| Family::of(net.addr()) == family)
             .map(|(net, is)| (Prefix::of(*net), *is))
             .collect();
-        all.into_iter().collect()
+        // What is equal keeps its order, and of that the first is kept.
+        all.reverse();
+        all.sort_by_key(|(prefix, _)| *prefix);
+        all.dedup_by_key(|(prefix, _)| *prefix);
+        all
     }
 }
 
@@ -124,7 +133,7 @@ impl Selectors {
 /// there now, of everybody; what can stay stays. `first` is the priority of our first rule, `last`
 /// that of our last.
 pub fn compile(selectors: &Selectors, present: &[Rule], first: u32, last: u32) -> BTreeSet<Rule> {
-    let mut rules = BTreeSet::new();
+    let mut rules = Vec::new();
     for family in selectors.families() {
         let subnets = selectors
             .subnets
@@ -143,7 +152,7 @@ pub fn compile(selectors: &Selectors, present: &[Rule], first: u32, last: u32) -
             None => rules.extend(entries.iter().map(|entry| flat(entry, family, first))),
         }
     }
-    rules
+    rules.into_iter().collect()
 }
 
 /// The more specific, the earlier: whichever others are there, the right one is asked first.

@@ -172,6 +172,8 @@ struct Planner<'a> {
     cloud: &'a Cloud,
     config: &'a Config,
     scope: &'a Scope,
+    /// The primary, where it is known and there.
+    primary_link: Option<&'a Link>,
     desired: Desired,
     /// Tables that are taken, and by whom.
     tables: BTreeMap<u32, u32>,
@@ -206,6 +208,10 @@ impl<'a> Planner<'a> {
             cloud,
             config,
             scope,
+            primary_link: snapshot
+                .candidates()
+                .find(|candidate| Some(candidate.mac) == cloud.primary)
+                .map(|candidate| candidate.link),
             desired: Desired {
                 markers,
                 first_rule: config.agent.rule_priority,
@@ -217,13 +223,20 @@ impl<'a> Planner<'a> {
             owners: owners(
                 snapshot,
                 cloud,
-                |index| snapshot.our_addresses(index).map(|is| is.address.addr()),
+                snapshot
+                    .addresses
+                    .iter()
+                    .filter(|is| is.protocol == OURS)
+                    .map(|is| (is.interface, is.address.addr())),
                 |known| &known.addresses,
             ),
             prefix_owners: owners(
                 snapshot,
                 cloud,
-                |index| prefix::routed(snapshot, index),
+                snapshot
+                    .routes
+                    .iter()
+                    .filter_map(|is| Some((prefix::interface_of(is)?, is.destination))),
                 |known| &known.prefixes,
             ),
             group_problem: None,
@@ -476,8 +489,7 @@ impl<'a> Planner<'a> {
 
     /// The primary can be in one group only: where somebody gave it another, that stays.
     fn primary_group_problem(&self) -> Option<Problem> {
-        let primary = self.cloud.primary?;
-        let link = self.snapshot.candidates().find(|candidate| candidate.mac == primary)?.link;
+        let link = self.primary_link?;
         let ours = self.config.agent.link_group;
         (link.group != 0 && link.group != ours)
             .then(|| Problem::primary_in_group(&link.name, link.group, ours))
@@ -522,11 +534,7 @@ impl<'a> Planner<'a> {
             Some(alias) => (journal, alias, filter),
             None => (plain.clone(), plain.write()?, None),
         };
-        let primary_mtu = || {
-            let mac = self.cloud.primary?;
-            let primary = self.snapshot.candidates().find(|candidate| candidate.mac == mac)?;
-            Some(primary.link.mtu)
-        };
+        let primary_mtu = || Some(self.primary_link?.mtu);
         let capped = |mtu: u32| match link.max_mtu {
             0 => mtu,
             most => mtu.min(most),
@@ -831,9 +839,9 @@ impl<'a> Planner<'a> {
             });
         }
         let first = self.config.agent.rule_priority;
-        let rules =
+        let mut rules =
             classify::compile(&self.selectors, &self.snapshot.rules, first, LAST_RULE_PRIORITY);
-        self.desired.rules.extend(rules);
+        self.desired.rules.append(&mut rules);
         self.markers();
         self.settle_carried();
         self.desired.interfaces.sort_by_key(|interface| interface.index);
@@ -1066,18 +1074,23 @@ pub(crate) fn address(interface: u32, ip: IpAddr) -> jackfield_kernel::Address {
 }
 
 /// Each address or prefix belongs to one interface: the one that has it, else the first that wants it.
-fn owners<T: Ord + Copy, I: Iterator<Item = T>>(
+fn owners<T: Ord + Copy>(
     snapshot: &Snapshot,
     cloud: &Cloud,
-    has: impl Fn(u32) -> I,
+    has: impl Iterator<Item = (u32, T)>,
     wanted: impl Fn(&CloudInterface) -> &BTreeSet<T>,
 ) -> BTreeMap<T, u32> {
     let mut owners = BTreeMap::new();
+    let mut had: BTreeMap<u32, Vec<T>> = BTreeMap::new();
+    for (interface, it) in has {
+        had.entry(interface).or_default().push(it);
+    }
     for candidate in snapshot.candidates() {
         let known = cloud.interfaces.get(&candidate.mac);
         // An interface of which nothing is known yet keeps what it has.
         let wants = |it: &T| known.is_none_or(|known| wanted(known).contains(it));
-        for it in has(candidate.link.index).filter(wants) {
+        let has = had.remove(&candidate.link.index).unwrap_or_default();
+        for it in has.into_iter().filter(wants) {
             owners.entry(it).or_insert(candidate.link.index);
         }
     }

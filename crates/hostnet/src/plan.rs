@@ -19,9 +19,9 @@ use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, REVERSE_PATH_FI
 /// What is to be changed, in order.
 ///
 /// What is added goes by rules, device, routes, marks, addresses; what is removed by addresses, marks,
-/// rules, routes, device. An address that stays while its table changes has its new rule and its new routes
-/// before the old ones go. A table that is about to lose its routes with an address, and whose end somebody
-/// took away, has that first.
+/// rules, routes, device. An address that stays while its table changes has its new routes before its
+/// new rule, and both before the old ones go. A table that is about to lose its routes with an address, and
+/// whose end somebody took away, has that first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The changes.
@@ -33,6 +33,8 @@ pub struct Plan {
 struct Steps {
     ends_on: Vec<Change>,
     addresses_off: Vec<Change>,
+    /// Those of tables that interfaces move to which work by another one.
+    routes_moved: Vec<Change>,
     rules_on: Vec<Change>,
     devices_on: Vec<Change>,
     primary_on: Vec<Change>,
@@ -63,6 +65,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
     let Steps {
         ends_on,
         addresses_off,
+        routes_moved,
         rules_on,
         devices_on,
         primary_on,
@@ -77,6 +80,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
     let order = [
         ends_on,
         addresses_off,
+        routes_moved,
         rules_on,
         devices_on,
         primary_on,
@@ -346,6 +350,7 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
         route.family() == Family::V4
             && route.next_hops.iter().any(|hop| without_ipv4.contains(&hop.interface))
     };
+    let mut replaced = BTreeSet::new();
     for is in present.iter().copied().filter(|is| !desired.routes.contains(is)) {
         let kept = desired.kept_tables.contains(&is.table)
             || (is.table == MAIN
@@ -356,6 +361,7 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
         let removal = Change { interface: names.of_route(is), edit: Edit::RemoveRoute(is.clone()) };
         // The kernel has room for one route of this destination and metric.
         if wanted.contains_key(&key(is)) {
+            replaced.insert(key(is));
             steps.routes_replaced.push(removal);
         } else if is.kind == RouteKind::Local {
             steps.addresses_off.push(removal);
@@ -369,6 +375,7 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
     missing.sort_by_key(|route| (route.table, route.next_hops.iter().any(|h| h.gateway.is_some())));
     let taken: BTreeSet<Key> =
         snapshot.routes.iter().filter(|is| is.protocol != OURS).map(key).collect();
+    let moved = moved_to(snapshot, desired);
     for route in missing {
         if !taken.contains(&key(route)) {
             let edit = Edit::AddRoute(route.clone());
@@ -380,6 +387,8 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
                 steps.addresses_on.push(addition);
             } else if is_end(route) && route.family() == Family::V4 && loses_routes() {
                 steps.ends_on.push(addition);
+            } else if moved.contains(&route.table) && !replaced.contains(&key(route)) {
+                steps.routes_moved.push(addition);
             } else {
                 steps.routes_on.push(addition);
             }
@@ -390,4 +399,17 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
 /// What keeps packets from going on to the next rule.
 fn is_end(route: &Route) -> bool {
     route.kind == RouteKind::Unreachable && route.destination.prefix_len() == 0
+}
+
+/// The tables that are new to interfaces which work. The device is up already, so routes can be there
+/// before rules lead to them: in a tree, no other rule is asked behind one whose table is empty.
+fn moved_to(snapshot: &Snapshot, desired: &Desired) -> BTreeSet<u32> {
+    let before: BTreeMap<u32, u32> = snapshot
+        .journals()
+        .filter(|(link, _)| link.up)
+        .map(|(link, journal)| (link.index, journal.table))
+        .collect();
+    let tables =
+        desired.interfaces.iter().filter_map(|is| Some((is.table?, before.get(&is.index)?)));
+    tables.filter(|(to, from)| to != *from).map(|(to, _)| to).collect()
 }

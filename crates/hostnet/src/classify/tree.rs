@@ -173,8 +173,8 @@ struct Block {
     rank: u32,
     lookups: Vec<Entry>,
     children: Vec<Block>,
-    /// What was cut off, which is of the same rank. It is asked before all others: as these hang
-    /// on the way to it, there may be as many as an address has bits.
+    /// What was cut off, which is of the same rank. It is asked before all else: nothing that hangs on
+    /// the way to it is in its way.
     ahead: Vec<Block>,
     /// Whose everything else is that is led here.
     around: Option<Entry>,

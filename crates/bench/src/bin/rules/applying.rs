@@ -14,7 +14,7 @@ use jackfield_lab::Host;
 use crate::Failure;
 use crate::place::{self, all_done, cable, hop, look, own_addresses, up};
 use crate::site::{Layout, Site, mac};
-use crate::statistics::{interval, median};
+use crate::statistics::{interval, median, verdict};
 
 const INTERFACES: u32 = 80;
 /// Of each family: 64 together.
@@ -122,11 +122,7 @@ fn report(name: &str, times: &[(Took, Took)], most: Option<f64>) {
     let ratios = of(|ours, floor| ours.milliseconds() / floor.milliseconds());
     let ratio = median(&ratios);
     let (low, high) = interval(&ratios);
-    let verdict = match most {
-        Some(most) if ratio <= most => format!("target {most} met"),
-        Some(most) => format!("target {most} missed"),
-        None => String::new(),
-    };
+    let verdict = most.map(|most| verdict(ratio, most)).unwrap_or_default();
     println!(
         "{name:<24} {:>12.2} {:>10.2} {:>10.2} {ratio:>7.3} {:>13} {:>6} {:>9}   {verdict}",
         median(&of(|ours, _| ours.milliseconds())),

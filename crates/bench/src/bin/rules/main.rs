@@ -33,7 +33,7 @@ use jackfield_kernel::Family;
 use packets::{Traffic, cost};
 use place::{Maker, Place};
 use site::{Layout, Site};
-use statistics::{interval, median};
+use statistics::{interval, median, verdict};
 
 /// Why the bench could not be run to its end.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -182,11 +182,7 @@ fn report(layout: Layout, all: &[(u32, Contestant)]) -> Result<(), Failure> {
                 let to_none = ratios(&ours, &none);
                 let ratio = median(&to_none);
                 let (low, high) = interval(&to_none);
-                let verdict = match (count == most, ratio <= RATIO) {
-                    (true, true) => format!("target {RATIO} met"),
-                    (true, false) => format!("target {RATIO} missed"),
-                    (false, _) => String::new(),
-                };
+                let verdict = if count == most { verdict(ratio, RATIO) } else { String::new() };
                 println!(
                     "{:<20} {:>2} {count:>9} {:>8.0} {:>8.0} {:>9.0} {:>9.0} {:>8.2} {ratio:>8.3} {:>13} {:>8.3}   {verdict}",
                     traffic.name(),

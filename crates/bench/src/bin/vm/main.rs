@@ -33,7 +33,7 @@ use arguments::{Arguments, Subject};
 use chain::{Host, Maker};
 use place::Place;
 use programs::Programs;
-use statistics::{interval, median};
+use statistics::{interval, median, verdict};
 
 /// Why the bench could not be run to its end.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -262,11 +262,7 @@ fn compare(what: &str, ours: &[f64], theirs: &[f64], most: Option<f64>) {
     let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
     let ratio = median(&ratios);
     let (low, high) = interval(&ratios);
-    let verdict = match most {
-        Some(most) if ratio <= most => format!("target {most} met"),
-        Some(most) => format!("target {most} missed"),
-        None => String::new(),
-    };
+    let verdict = most.map(|most| verdict(ratio, most)).unwrap_or_default();
     println!(
         "{what:<28} {:>12.3} {:>10.3} {ratio:>7.3} {:>13}   {verdict}",
         median(ours),
@@ -276,6 +272,5 @@ fn compare(what: &str, ours: &[f64], theirs: &[f64], most: Option<f64>) {
 }
 
 fn size(what: &str, mebibytes: f64, most: f64) {
-    let verdict = if mebibytes <= most { "met" } else { "missed" };
-    println!("{what:<24} {mebibytes:>10.2} MiB, target {most} {verdict}");
+    println!("{what:<24} {mebibytes:>10.2} MiB, {}", verdict(mebibytes, most));
 }
