@@ -276,6 +276,13 @@ impl Config {
         }
     }
 
+    /// True where an exception for the interface says that it is managed: also where it is somebody
+    /// else's.
+    pub fn insists(&self, identity: &Identity<'_>) -> bool {
+        let exception = self.interfaces.iter().find(|it| it.matches.holds(identity));
+        exception.is_some_and(|exception| exception.manage == Some(true))
+    }
+
     /// True where it depends on what is not known yet whether the interface is managed.
     pub fn is_open(&self, identity: &Identity<'_>) -> bool {
         self.interfaces

@@ -23,6 +23,7 @@ mod desired;
 mod forwarding;
 mod journal;
 mod machine;
+pub mod neighbours;
 pub mod once;
 mod plan;
 mod prefix;

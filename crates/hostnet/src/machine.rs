@@ -2,6 +2,7 @@
 //! that [`agent`](crate::agent) repeats and [`once`](crate::once) makes once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jackfield_kernel::{Error as KernelError, Link, Rtnetlink};
@@ -11,6 +12,7 @@ use crate::apply::{Applied, apply};
 use crate::cloud::{Cloud, Memory};
 use crate::config::Config;
 use crate::desired::{Desired, Scope, desired};
+use crate::neighbours::Disk;
 use crate::plan::{Plan, plan};
 use crate::schedule::Round;
 use crate::snapshot::{Snapshot, kernel_keeps_address_protocol};
@@ -35,7 +37,12 @@ pub struct Machine {
     memory: Memory,
     keeps_address_protocol: bool,
     ignore_udev: BTreeSet<u32>,
+    /// What neighbours leave on disk, and when it was read.
+    neighbours: Option<(Instant, Disk)>,
 }
+
+/// What neighbours leave on disk is not read again before this time is over.
+const NEIGHBOURS_KEEP: Duration = Duration::from_secs(10);
 
 impl Machine {
     /// Opens the machine.
@@ -49,6 +56,7 @@ impl Machine {
             memory: Memory::new(),
             keeps_address_protocol: kernel_keeps_address_protocol(),
             ignore_udev: BTreeSet::new(),
+            neighbours: None,
         })
     }
 
@@ -88,12 +96,13 @@ impl Machine {
     /// Where the kernel cannot be talked to.
     pub fn look(&mut self) -> Result<(Snapshot, Vec<MacAddr>), KernelError> {
         let tables = self.tables();
-        let snapshot = Snapshot::read(
+        let mut snapshot = Snapshot::read(
             &mut self.kernel,
             &self.config.agent,
             &tables,
             self.keeps_address_protocol,
         )?;
+        snapshot.neighbours = self.neighbours(&snapshot);
         Ok(self.take_note(snapshot))
     }
 
@@ -111,6 +120,21 @@ impl Machine {
         let mut snapshot = seen;
         snapshot.take_in(&mut self.kernel, &self.config.agent, news, &tables)?;
         Ok(self.take_note(snapshot))
+    }
+
+    fn neighbours(&mut self, snapshot: &Snapshot) -> Disk {
+        let now = Instant::now();
+        match &self.neighbours {
+            Some((read, disk)) if now.saturating_duration_since(*read) < NEIGHBOURS_KEEP => {
+                disk.clone()
+            }
+            _ => {
+                let candidates = snapshot.candidates().map(|is| is.link.index).collect();
+                let disk = Disk::read(Path::new("/"), &candidates);
+                self.neighbours = Some((now, disk.clone()));
+                disk
+            }
+        }
     }
 
     /// The tables that the cloud's interfaces use.

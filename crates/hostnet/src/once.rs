@@ -200,7 +200,8 @@ impl Session {
     pub fn scan(&mut self, wait: Duration) -> Result<Report, OnceError> {
         let deadline = Instant::now() + wait;
         let chosen = |interface: &DesiredInterface| {
-            interface.problems.iter().all(|problem| problem.code != "not-listed")
+            interface.role != Role::Foreign
+                && interface.problems.iter().all(|problem| problem.code != "not-listed")
         };
         let report = self.until_settled(&Scope::Everything, deadline, &chosen);
         // What is gone is cleaned up also where what is there cannot be plugged.
@@ -230,7 +231,10 @@ impl Session {
             report.changes.extend(self.make(&view.plan)?);
             let waiting = view.desired.interfaces.iter().find_map(|interface| {
                 let waits = chosen(interface)
-                    && matches!(interface.role, Role::Waiting | Role::Held | Role::Refused);
+                    && matches!(
+                        interface.role,
+                        Role::Waiting | Role::Held | Role::Refused | Role::Foreign
+                    );
                 waits.then(|| (interface, interface.problems.first()))
             });
             let unmanaged = view
@@ -245,7 +249,7 @@ impl Session {
                 heard.map_err(OnceError::Metadata)?;
                 return Ok(report);
             };
-            let lasting = interface.role == Role::Refused
+            let lasting = matches!(interface.role, Role::Refused | Role::Foreign)
                 && problem.is_some_and(|problem| problem.code != "table-conflict");
             if lasting || Instant::now() + PAUSE >= deadline {
                 heard.map_err(OnceError::Metadata)?;

@@ -6,6 +6,7 @@ use jackfield_kernel::Route;
 use serde::Serialize;
 
 use crate::cloud::CloudInterface;
+use crate::neighbours::{Hold, Holder};
 
 /// Something that is wrong with an interface, or that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -138,6 +139,28 @@ impl Problem {
             format!("{what} is still another interface's"),
             "wait: it moves when metadata lists it for one interface only",
         )
+    }
+
+    pub(crate) fn foreign(holder: &Holder) -> Self {
+        let Holder { name, hold: Hold::Owns(evidence) | Hold::Joins(evidence), cure } = holder;
+        Self::new(
+            "foreign",
+            format!("it is left to {name} ({evidence})"),
+            format!("to have it managed here: {cure}; or set manage = true for it ([[interface]])"),
+        )
+    }
+
+    pub(crate) fn also_managed(holder: &Holder) -> Self {
+        let Holder { name, hold: Hold::Owns(evidence) | Hold::Joins(evidence), cure } = holder;
+        Self::new(
+            "also-managed",
+            format!("{name} configures it too ({evidence})"),
+            format!("{cure}; or set manage = false for it ([[interface]])"),
+        )
+    }
+
+    pub(crate) fn deletes_others(text: &str, cure: &str) -> Self {
+        Self::new("rules-deleted-by-others", text, cure)
     }
 
     pub(crate) fn to_change(changes: usize) -> Self {

@@ -14,6 +14,7 @@ use crate::classify::Walk;
 use crate::config::AgentConfig;
 use crate::forwarding::Forwarding;
 use crate::journal::Journal;
+use crate::neighbours::Disk;
 
 /// The protocol number of everything that is ours: addresses, routes and rules.
 pub const OURS: u8 = 106;
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub keeps_address_protocol: bool,
     /// What is forwarded, and marked for that.
     pub forwarding: Forwarding,
+    /// What other managers of networks leave on disk.
+    pub neighbours: Disk,
 }
 
 /// A device that may be a cloud interface.

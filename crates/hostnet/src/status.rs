@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::change::Change;
 use crate::desired::{DesiredInterface, Role};
 use crate::machine::{Machine, View};
+use crate::neighbours::{self, Presence};
 use crate::prefix;
 use crate::problem::Problem;
 use crate::snapshot::OURS;
@@ -19,6 +20,8 @@ pub struct Status {
     pub version: u32,
     /// The interfaces, by index.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Other managers of networks that are on this host.
+    pub neighbours: Vec<Presence>,
 }
 
 /// The state of one interface.
@@ -105,7 +108,9 @@ pub fn status(
         .iter()
         .filter_map(|interface| interface_status(machine, view, interface, metadata, now))
         .collect();
-    Status { version: 1, interfaces }
+    let primary = view.desired.interfaces.iter().find(|it| it.role == Role::Primary);
+    let neighbours = neighbours::present(&view.snapshot, primary.map(|primary| primary.index));
+    Status { version: 1, interfaces, neighbours }
 }
 
 fn interface_status(
@@ -130,6 +135,13 @@ fn interface_status(
     if !changes.is_empty() {
         problems.push(Problem::to_change(changes.len()));
     }
+    let plugged = matches!(interface.role, Role::Plugged | Role::Held);
+    if plugged {
+        let holders = neighbours::holders(&view.snapshot, link);
+        problems.extend(holders.map(|holder| Problem::also_managed(&holder)));
+        let deleter = neighbours::deleter(&view.snapshot);
+        problems.extend(deleter.map(|(_, text, cure)| Problem::deletes_others(&text, cure)));
+    }
     let primary = interface.role == Role::Primary;
     let addresses = view
         .snapshot
@@ -144,6 +156,9 @@ fn interface_status(
         Role::Plugged | Role::Held => ("jackfield", true),
         Role::Waiting | Role::Refused => ("none", true),
         Role::Unmanaged => ("none", false),
+        Role::Foreign => {
+            (neighbours::owner(&view.snapshot, link).map_or("none", |holder| holder.name), true)
+        }
     };
     Some(InterfaceStatus {
         name: link.name.clone(),
@@ -176,5 +191,6 @@ fn state(role: Role, changes: &[&Change]) -> State {
         (Role::Unmanaged, true) => State::Unmanaged,
         (Role::Unmanaged, false) => State::Removing,
         (Role::Refused, _) => State::Error,
+        (Role::Foreign, _) => State::Foreign,
     }
 }
