@@ -163,6 +163,18 @@ impl Problem {
         Self::new("rules-deleted-by-others", text, cure)
     }
 
+    pub(crate) fn left_alone(change: &str, culprit: Option<&str>, cure: Option<&str>) -> Self {
+        let by = culprit.map_or("by somebody".to_owned(), |by| format!("by {by}"));
+        let cure = cure.unwrap_or("keep whoever it is from doing that ('ip monitor' tells when)");
+        Self::new(
+            "left-alone",
+            format!("'{change}' was undone again and again {by}, and is left alone"),
+            format!(
+                "{cure}; then 'jackfield scan' makes it again, or the agent itself in 10 minutes"
+            ),
+        )
+    }
+
     pub(crate) fn to_change(changes: usize) -> Self {
         Self::new(
             "not-as-desired",

@@ -6,7 +6,9 @@ use jackfield_metadata::Error as MetadataError;
 use serde::Serialize;
 
 use crate::change::Change;
+use crate::contest::Left;
 use crate::desired::{DesiredInterface, Role};
+use crate::inquiry;
 use crate::machine::{Machine, View};
 use crate::neighbours::{self, Presence};
 use crate::prefix;
@@ -102,11 +104,12 @@ pub fn status(
     metadata: Option<&MetadataError>,
     now: Instant,
 ) -> Status {
+    let left = inquiry::left_alone();
     let interfaces = view
         .desired
         .interfaces
         .iter()
-        .filter_map(|interface| interface_status(machine, view, interface, metadata, now))
+        .filter_map(|interface| interface_status(machine, view, interface, metadata, &left, now))
         .collect();
     let primary = view.desired.interfaces.iter().find(|it| it.role == Role::Primary);
     let neighbours = neighbours::present(&view.snapshot, primary.map(|primary| primary.index));
@@ -118,6 +121,7 @@ fn interface_status(
     view: &View,
     interface: &DesiredInterface,
     metadata: Option<&MetadataError>,
+    left: &[Left],
     now: Instant,
 ) -> Option<InterfaceStatus> {
     let link = view.snapshot.link(interface.index)?;
@@ -132,14 +136,25 @@ fn interface_status(
     if let Some(error) = metadata {
         problems.push(Problem::metadata_failed(error.to_string()));
     }
+    let plugged = matches!(interface.role, Role::Plugged | Role::Held);
+    // What is about all is about each.
+    let concerns = |left: &&Left| match left.interface {
+        Some(index) => index == link.index,
+        None => plugged,
+    };
+    let left: Vec<&Left> = left.iter().filter(concerns).collect();
+    let deleter = neighbours::deleter(&view.snapshot);
+    for left in &left {
+        let cure = deleter.as_ref().filter(|(name, ..)| is_name(left.culprit.as_deref(), name));
+        let cure = cure.map(|(.., cure)| *cure);
+        problems.push(Problem::left_alone(&left.change, left.culprit.as_deref(), cure));
+    }
     if !changes.is_empty() {
         problems.push(Problem::to_change(changes.len()));
     }
-    let plugged = matches!(interface.role, Role::Plugged | Role::Held);
     if plugged {
         let holders = neighbours::holders(&view.snapshot, link);
         problems.extend(holders.map(|holder| Problem::also_managed(&holder)));
-        let deleter = neighbours::deleter(&view.snapshot);
         problems.extend(deleter.map(|(_, text, cure)| Problem::deletes_others(&text, cure)));
     }
     let primary = interface.role == Role::Primary;
@@ -170,7 +185,7 @@ fn interface_status(
         primary,
         managed,
         owner,
-        state: state(interface.role, &changes),
+        state: if left.is_empty() { state(interface.role, &changes) } else { State::Error },
         table: interface.table,
         group: link.group,
         mtu: link.mtu,
@@ -181,6 +196,13 @@ fn interface_status(
             .heard(interface.mac)
             .map(|heard| now.saturating_duration_since(heard).as_secs()),
         problems,
+    })
+}
+
+/// Whether a process is this program: the kernel keeps 15 octets of a name (proc(5)).
+fn is_name(process: Option<&str>, program: &str) -> bool {
+    process.is_some_and(|process| {
+        !process.is_empty() && program.get(..15.min(program.len())) == Some(process)
     })
 }
 

@@ -148,11 +148,12 @@ fn systemd_networkd_is_known_before_it_has_seen_an_interface() {
 
 #[test]
 fn network_manager() {
+    // What eth0 had before it came, it only watches.
     let connections = "/etc/NetworkManager/system-connections";
     assert_eq!(
         seen("NetworkManager"),
         [
-            "NetworkManager by /run/NetworkManager/devices/1: eth0 eth1 eth2".to_owned(),
+            "NetworkManager by /run/NetworkManager/devices/1: eth1 eth2".to_owned(),
             "NetworkManager joins eth1: /run/NetworkManager/devices/3: managed".to_owned(),
             format!("NetworkManager owns eth2: {connections}/eth2.nmconnection"),
         ]

@@ -19,7 +19,7 @@ const KERNEL: u8 = 2;
 
 pub(super) fn presence(snapshot: &Snapshot) -> Option<String> {
     let there = |name: &&str| snapshot.links.iter().any(|link| link.name == **name);
-    DEVICES.iter().all(|name| there(name)).then(|| format!("devices {}", DEVICES.join(", ")))
+    DEVICES.iter().all(there).then(|| format!("devices {}", DEVICES.join(", ")))
 }
 
 pub(super) fn hold(snapshot: &Snapshot, _: &Link) -> Option<Hold> {

@@ -23,14 +23,22 @@ pub(super) fn hold(snapshot: &Snapshot, link: &Link) -> Option<Hold> {
     // Profiles are configuration of one that does not run, where it does not.
     presence(snapshot)?;
     let path = format!("{DEVICES}/{}", link.index);
-    let managed = disk.text(&path).and_then(|text| keyed::last(text, "device", "managed"));
+    let of_device = |key| disk.text(&path).and_then(|text| keyed::last(text, "device", key));
+    let managed = of_device("managed");
     if managed.is_some_and(|managed| !keyed::is_true(managed)) {
         return None;
     }
-    let profile = PROFILES
-        .iter()
-        .flat_map(|directory| disk.files(directory))
-        .find(|(path, text)| !is_ours(path) && is_for(text, link));
+    let profiles = || PROFILES.iter().flat_map(|directory| disk.files(directory));
+    let active = of_device("connection-uuid");
+    let is_watched = |text| {
+        keyed::last(text, "connection", "uuid") == active
+            && keyed::last(text, ".nmmeta", "external").is_some_and(keyed::is_true)
+    };
+    // What somebody else configured it only looks at.
+    if active.is_some() && profiles().any(|(_, text)| is_watched(text)) {
+        return None;
+    }
+    let profile = profiles().find(|(path, text)| !is_ours(path) && is_for(text, link));
     match (profile, managed) {
         (Some((profile, _)), _) => Some(Hold::Owns(profile.to_owned())),
         (None, Some(_)) => Some(Hold::Joins(format!("{path}: managed"))),
