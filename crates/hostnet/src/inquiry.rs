@@ -14,14 +14,17 @@ pub(crate) const NAME: &str = "jackfield-agent";
 /// How long an agent may take to answer; one that is busy is done without.
 const PATIENCE: Duration = Duration::from_millis(300);
 const QUESTION: &[u8] = b"jackfield: what is left alone";
+const AT_ONCE: usize = 16;
 /// More is not told of at once.
 const MOST: usize = 100;
 const LONGEST: usize = 65_536;
 
-/// Answers all who asked. The socket does not wait.
+/// Answers who asked, a few at a time: whoever asks for ever keeps it from nothing else. The socket does
+/// not wait.
 pub(crate) fn answer(socket: &UnixDatagram, left: &[Left]) {
     let mut question = [0; 64];
-    while let Ok((length, from)) = socket.recv_from(&mut question) {
+    for _ in 0..AT_ONCE {
+        let Ok((length, from)) = socket.recv_from(&mut question) else { return };
         if question.get(..length) != Some(QUESTION) {
             continue;
         }

@@ -142,16 +142,19 @@ impl Problem {
     }
 
     pub(crate) fn foreign(holder: &Holder) -> Self {
-        let Holder { name, hold: Hold::Owns(evidence) | Hold::Joins(evidence), cure } = holder;
+        let Holder { name, hold: Hold::Owns(evidence) | Hold::Joins(evidence), cure, .. } = holder;
+        let or = if holder.cure_is_seen { "or" } else { "and" };
         Self::new(
             "foreign",
             format!("it is left to {name} ({evidence})"),
-            format!("to have it managed here: {cure}; or set manage = true for it ([[interface]])"),
+            format!(
+                "to have it managed here: {cure}; {or} set manage = true for it ([[interface]])"
+            ),
         )
     }
 
     pub(crate) fn also_managed(holder: &Holder) -> Self {
-        let Holder { name, hold: Hold::Owns(evidence) | Hold::Joins(evidence), cure } = holder;
+        let Holder { name, hold: Hold::Owns(evidence) | Hold::Joins(evidence), cure, .. } = holder;
         Self::new(
             "also-managed",
             format!("{name} configures it too ({evidence})"),

@@ -55,6 +55,8 @@ pub struct Holder {
     pub hold: Hold,
     /// How it is made to leave the interface alone.
     pub cure: &'static str,
+    /// Whether it can be seen here that it does so.
+    pub cure_is_seen: bool,
 }
 
 struct Neighbour {
@@ -78,14 +80,13 @@ const NEIGHBOURS: [Neighbour; 8] = [
     },
     Neighbour {
         name: "cilium",
-        cure: "exclude the interface from Cilium's ENI mode (eni.exclude-interface-tags)",
+        cure: "give the interface a tag that exclude-interface-tags of Cilium's ENI mode names",
         presence: cilium::presence,
         hold: cilium::hold,
     },
     Neighbour {
         name: "ecs",
-        cure: "none is needed for an interface of a task; ECS_ENABLE_TASK_ENI=false keeps ECS from \
-               having any",
+        cure: "make sure that it is no interface of a task (ECS_ENABLE_TASK_ENI=false: there is none)",
         presence: ecs::presence,
         hold: ecs::hold,
     },
@@ -134,7 +135,9 @@ pub(crate) fn owner(snapshot: &Snapshot, link: &Link) -> Option<Holder> {
 pub fn holders<'a>(snapshot: &'a Snapshot, link: &'a Link) -> impl Iterator<Item = Holder> + 'a {
     NEIGHBOURS.iter().filter_map(|neighbour| {
         let hold = (neighbour.hold)(snapshot, link)?;
-        Some(Holder { name: neighbour.name, hold, cure: neighbour.cure })
+        let (name, cure) = (neighbour.name, neighbour.cure);
+        let cure_is_seen = !["vpc-cni", "cilium", "ecs"].contains(&name);
+        Some(Holder { name, hold, cure, cure_is_seen })
     })
 }
 
