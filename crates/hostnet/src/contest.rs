@@ -157,8 +157,7 @@ fn effect(change: &Change) -> (Key, String) {
         Edit::Up { to, .. } => (UP.to_owned(), to.to_string()),
         Edit::Mtu { to, .. } => ("mtu".to_owned(), to.to_string()),
         Edit::Group { to, .. } => ("group".to_owned(), to.to_string()),
-        // What the journal says may depend on what somebody did to it.
-        Edit::Alias { to, .. } => ("alias".to_owned(), to.is_some().to_string()),
+        Edit::Alias { to, .. } => ("alias".to_owned(), format!("{to:?}")),
         Edit::Setting { setting, to, .. } => {
             (format!("{:?} {}", setting.family, setting.name), to.to_string())
         }
