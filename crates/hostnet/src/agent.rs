@@ -519,6 +519,7 @@ impl Agent {
                 // What nobody notified is made good by the refresh, also where that tells nothing
                 // new.
                 self.seen = None;
+                self.machine.forget_neighbours();
             }
             self.look = true;
             self.take_answer(answered);

@@ -37,12 +37,9 @@ pub struct Machine {
     memory: Memory,
     keeps_address_protocol: bool,
     ignore_udev: BTreeSet<u32>,
-    /// What neighbours leave on disk, and when it was read.
-    neighbours: Option<(Instant, Disk)>,
+    /// What neighbours leave on disk, once it was read.
+    neighbours: Option<Disk>,
 }
-
-/// What neighbours leave on disk is not read again before this time is over.
-const NEIGHBOURS_KEEP: Duration = Duration::from_secs(10);
 
 impl Machine {
     /// Opens the machine.
@@ -102,7 +99,11 @@ impl Machine {
             &tables,
             self.keeps_address_protocol,
         )?;
-        snapshot.neighbours = self.neighbours(&snapshot);
+        let read = || {
+            let candidates = snapshot.candidates().map(|is| is.link.index).collect();
+            Disk::read(Path::new("/"), &candidates)
+        };
+        snapshot.neighbours = self.neighbours.get_or_insert_with(read).clone();
         Ok(self.take_note(snapshot))
     }
 
@@ -122,19 +123,9 @@ impl Machine {
         Ok(self.take_note(snapshot))
     }
 
-    fn neighbours(&mut self, snapshot: &Snapshot) -> Disk {
-        let now = Instant::now();
-        match &self.neighbours {
-            Some((read, disk)) if now.saturating_duration_since(*read) < NEIGHBOURS_KEEP => {
-                disk.clone()
-            }
-            _ => {
-                let candidates = snapshot.candidates().map(|is| is.link.index).collect();
-                let disk = Disk::read(Path::new("/"), &candidates);
-                self.neighbours = Some((now, disk.clone()));
-                disk
-            }
-        }
+    /// Reads anew with the next look what neighbours leave on disk.
+    pub(crate) fn forget_neighbours(&mut self) {
+        self.neighbours = None;
     }
 
     /// The tables that the cloud's interfaces use.
