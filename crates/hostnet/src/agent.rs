@@ -558,11 +558,15 @@ impl Agent {
     /// Looks at the machine, and makes it what it shall be.
     fn reconcile(&mut self) -> Result<(), AgentError> {
         let mut view = self.look()?;
+        let made = self.made.take();
+        if let Some(made) = &made {
+            self.note(made);
+        }
         for left in self.contest.hold_back(Instant::now(), &mut view.plan) {
             let by = left.culprit.map(|by| format!(", last by {by}")).unwrap_or_default();
             warn!("undone again and again{by}, left alone: {}", left.change);
         }
-        if let Some(made) = self.made.take() {
+        if let Some(made) = made {
             self.verify(&made, &view);
             // What is still missing is tried again after longer and longer waits: the kernel has
             // said why it is.
@@ -605,6 +609,15 @@ impl Agent {
         Ok(())
     }
 
+    /// Takes note of what was made, before it is decided what is made next.
+    fn note(&mut self, made: &Made) {
+        let now = Instant::now();
+        let recent = |at: Instant| now.saturating_duration_since(at) < SUSPICION;
+        let suspect = self.suspect.as_ref().filter(|(at, _)| recent(*at));
+        let suspect = suspect.map(|(_, name)| name.as_str());
+        self.contest.note(now, made.done(), &self.wanted, suspect);
+    }
+
     /// Says what became of changes, when it is seen what the machine is like after them.
     fn verify(&mut self, made: &Made, after: &View) {
         for (change, reason) in &made.applied.refused {
@@ -618,11 +631,6 @@ impl Agent {
         for (change, reason) in &made.applied.withheld {
             debug!("'{change}' was {reason}");
         }
-        let now = Instant::now();
-        let recent = |at: Instant| now.saturating_duration_since(at) < SUSPICION;
-        let suspect = self.suspect.as_ref().filter(|(at, _)| recent(*at));
-        let suspect = suspect.map(|(_, name)| name.as_str());
-        self.contest.note(now, made.done(), &self.wanted, suspect);
         if !made.drift {
             self.tell(&made.plan, after);
         }

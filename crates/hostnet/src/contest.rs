@@ -3,7 +3,7 @@
 //! Pure: time is passed in. What is here lives as long as the agent; whoever wants to know of it asks
 //! the agent ([`inquiry`](crate::inquiry)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::change::{Change, Edit};
@@ -61,7 +61,7 @@ impl Contest {
             return Vec::new();
         }
         let mut new = Vec::new();
-        let mut planned = Vec::new();
+        let mut planned = BTreeSet::new();
         plan.changes.retain(|change| {
             let (key, value) = effect(change);
             let entry = self.entries.get_mut(&key).filter(|entry| entry.value == value);
@@ -72,7 +72,7 @@ impl Contest {
                 entry.left = Some(now);
                 new.push(entry.as_left());
             }
-            planned.push(key);
+            planned.insert(key);
             may_be_made
         });
         // Of a device that is left down nothing works anyway.

@@ -70,6 +70,21 @@ fn an_interface_of_somebody_elses_is_plugged_where_that_is_configured() {
 }
 
 #[test]
+fn an_interface_is_plugged_soon_after_its_owner_has_let_it_go() {
+    let stage = Stage::new();
+    configure_by_networkd(&stage.a, "eth1");
+    let hasty = "[agent]\nrefresh = \"1s\"\ndevice_kinds = [\"physical\", \"veth\"]\n";
+    let agent = Agent::with_config(&stage.a, hasty);
+    let attached = stage.attach(2, 1, 2);
+    eventually("it is left alone", PATIENCE, || {
+        agent.log().iter().any(|line| line.contains("eth1: it is left to systemd-networkd"))
+    });
+    shell(&stage.a, "rm /run/systemd/network/10-eth1.network");
+    configured_within(&stage.a, &attached, PATIENCE);
+    agent.stop();
+}
+
+#[test]
 fn an_interface_that_is_plugged_stays_so_when_somebody_else_comes() {
     let stage = Stage::new();
     let attached = stage.attach(2, 1, 2);
