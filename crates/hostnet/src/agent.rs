@@ -29,8 +29,10 @@ use crate::apply::Applied;
 use crate::change::{Change, Edit};
 use crate::cloud::Cloud;
 use crate::config::Config;
-use crate::desired::{Role, Scope, is_link_local};
+use crate::contest::Contest;
+use crate::desired::{Desired, Role, Scope, is_link_local};
 use crate::forwarding::Forwarding;
+use crate::inquiry;
 use crate::machine::{Answer, Machine, TOGETHER, View, ask_in_parts};
 use crate::plan::Plan;
 use crate::schedule::{Outcome, Round, Schedule};
@@ -52,8 +54,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// The stack of a thread that only asks metadata.
 const STACK: usize = 256 * 1024;
-/// The agent's name among the abstract sockets of the network namespace.
-const LOCK: &str = "jackfield-agent";
+/// How long who removed something of ours is taken for who made a repair necessary.
+const SUSPICION: Duration = Duration::from_secs(1);
 
 /// Why the agent did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +91,7 @@ pub fn is_running() -> bool {
 /// Abstract socket names belong to the network namespace and vanish with the process.
 fn lock() -> Result<UnixDatagram, AgentError> {
     let attempt = "take the agent's name";
-    let address = SocketAddr::from_abstract_name(LOCK).map_err(system(attempt))?;
+    let address = SocketAddr::from_abstract_name(inquiry::NAME).map_err(system(attempt))?;
     UnixDatagram::bind_addr(&address).map_err(|error| {
         if error.kind() == std::io::ErrorKind::AddrInUse {
             AgentError::Running
@@ -104,14 +106,17 @@ fn lock() -> Result<UnixDatagram, AgentError> {
 /// # Errors
 /// Where it cannot start, or the kernel cannot be talked to any more.
 pub fn run(config: Config, options: ClientOptions) -> Result<(), AgentError> {
-    let _lock = lock()?;
-    let mut agent = Agent::open(config, options)?;
+    let lock = lock()?;
+    lock.set_nonblocking(true).map_err(system("prepare the agent's name"))?;
+    let mut agent = Agent::open(config, options, lock)?;
     info!("started");
     agent.run()
 }
 
 struct Agent {
     machine: Machine,
+    /// By which it is asked.
+    name: UnixDatagram,
     monitor: Monitor,
     events: DeviceEvents,
     /// udev's database, where there is one.
@@ -147,6 +152,12 @@ struct Agent {
     /// When changes that did not take effect are tried again, and the wait after that.
     retry: Option<(Instant, Duration)>,
     settled: Option<Settled>,
+    /// What was wanted when nothing was left to do.
+    wanted: Desired,
+    /// What others undo.
+    contest: Contest,
+    /// Who removed something of ours last.
+    suspect: Option<(Instant, String)>,
     started: bool,
     metadata_failing: bool,
     complaints: BTreeSet<String>,
@@ -169,6 +180,16 @@ struct Made {
     drift: bool,
     /// When they are verified at the latest.
     verify: Instant,
+}
+
+impl Made {
+    /// The changes that the kernel accepted.
+    fn done(&self) -> impl Iterator<Item = &Change> {
+        let refused = self.applied.refused.iter().map(|(change, _)| change);
+        let withheld = self.applied.withheld.iter().map(|(change, _)| change);
+        let not: Vec<&Change> = refused.chain(withheld).collect();
+        self.plan.changes.iter().filter(move |change| !not.contains(change))
+    }
 }
 
 /// What a round told, with the devices that it was about.
@@ -196,7 +217,11 @@ struct Watchdog {
 }
 
 impl Agent {
-    fn open(config: Config, options: ClientOptions) -> Result<Self, AgentError> {
+    fn open(
+        config: Config,
+        options: ClientOptions,
+        name: UnixDatagram,
+    ) -> Result<Self, AgentError> {
         let now = Instant::now();
         let (signals, sender) = UnixStream::pair().map_err(system("open a socket pair"))?;
         for signal in [SIGTERM, SIGINT] {
@@ -214,6 +239,7 @@ impl Agent {
             entries: UdevEntries::open()?,
             filters: None,
             machine: Machine::open(config)?,
+            name,
             client: Arc::new(Client::new(options)),
             schedule: Schedule::new(now, refresh),
             asking: None,
@@ -231,6 +257,9 @@ impl Agent {
             patience: None,
             retry: None,
             settled: None,
+            wanted: Desired::default(),
+            contest: Contest::default(),
+            suspect: None,
             started: false,
             metadata_failing: false,
             complaints: BTreeSet::new(),
@@ -296,6 +325,7 @@ impl Agent {
             filters,
             self.wake.as_fd(),
             self.signals.as_fd(),
+            self.name.as_fd(),
         ]
         .map(|fd| PollFd::from_borrowed_fd(fd, interesting))
         .into();
@@ -306,13 +336,16 @@ impl Agent {
             Err(error) => return Err(system("wait for events")(error)),
         }
         let mut ready = descriptors.iter().map(|fd| !fd.revents().is_empty());
-        let [monitor, events, entries, filters, wake, signals] =
+        let [monitor, events, entries, filters, wake, signals, asked] =
             std::array::from_fn(|_| ready.next().unwrap_or(false));
         let told = ready.any(|is| is);
         drop(descriptors);
         if signals {
             let _ = self.signals.read(&mut [0; 16]);
             return Ok(true);
+        }
+        if asked {
+            inquiry::answer(&self.name, &self.contest.left());
         }
         if monitor {
             self.take_notifications()?;
@@ -362,6 +395,7 @@ impl Agent {
         let (candidates, with_udev) = (&self.candidates, &self.with_udev);
         let news = &mut self.news;
         let (look, seen) = (&mut self.look, &mut self.seen);
+        let mut remover = None;
         let mut appeared = Vec::new();
         self.monitor.receive(|notification| {
             let Notification::Changed { subject, removed, by } = &notification else {
@@ -378,6 +412,9 @@ impl Agent {
                     *older = link.clone();
                 }
                 return;
+            }
+            if *removed && *by != 0 && is_ours(subject) {
+                remover = Some(*by);
             }
             // Whether it may concern us, and whether what was seen is out of date by it: of a
             // device of which there is news, everything is read afresh.
@@ -430,6 +467,9 @@ impl Agent {
                 *look = true;
             }
         })?;
+        if let Some(name) = remover.and_then(program_of) {
+            self.suspect = Some((Instant::now(), name));
+        }
         if !appeared.is_empty() {
             if self.seen.is_some() {
                 self.look = true;
@@ -492,6 +532,7 @@ impl Agent {
                 // What nobody notified is made good by the refresh, also where that tells nothing
                 // new.
                 self.seen = None;
+                self.machine.forget_neighbours();
             }
             self.look = true;
             self.take_answer(answered);
@@ -529,8 +570,16 @@ impl Agent {
 
     /// Looks at the machine, and makes it what it shall be.
     fn reconcile(&mut self) -> Result<(), AgentError> {
-        let view = self.look()?;
-        if let Some(made) = self.made.take() {
+        let mut view = self.look()?;
+        let made = self.made.take();
+        if let Some(made) = &made {
+            self.note(made);
+        }
+        for left in self.contest.hold_back(Instant::now(), &mut view.plan) {
+            let by = left.culprit.map(|by| format!(", last by {by}")).unwrap_or_default();
+            warn!("undone again and again{by}, left alone: {}", left.change);
+        }
+        if let Some(made) = made {
             self.verify(&made, &view);
             // What is still missing is tried again after longer and longer waits: the kernel has
             // said why it is.
@@ -550,6 +599,10 @@ impl Agent {
             self.retry = None;
             self.complain(&view);
             self.seen = Some(view.snapshot);
+            // What is left to another manager may never come about.
+            if view.left.is_empty() {
+                self.wanted = view.desired;
+            }
             return Ok(());
         }
         let drift = self.settled.as_ref() == Some(&settled);
@@ -570,6 +623,15 @@ impl Agent {
         let verify = Instant::now() + VERIFYING;
         self.made = Some(Made { plan: view.plan, applied, drift, verify });
         Ok(())
+    }
+
+    /// Takes note of what was made, before it is decided what is made next.
+    fn note(&mut self, made: &Made) {
+        let now = Instant::now();
+        let recent = |at: Instant| now.saturating_duration_since(at) < SUSPICION;
+        let suspect = self.suspect.as_ref().filter(|(at, _)| recent(*at));
+        let suspect = suspect.map(|(_, name)| name.as_str());
+        self.contest.note(now, made.done(), &self.wanted, suspect);
     }
 
     /// Says what became of changes, when it is seen what the machine is like after them.
@@ -819,6 +881,22 @@ impl Settled {
         let forwarding = Forwarding { marks: None, ..view.snapshot.forwarding.clone() };
         Settled { cloud: view.cloud.clone(), devices, mirrored, awaiting_udev, forwarding }
     }
+}
+
+fn is_ours(subject: &Subject) -> bool {
+    match subject {
+        Subject::Address(address) => address.protocol == OURS,
+        Subject::Route(route) => route.protocol == OURS,
+        Subject::Rule(rule) => rule.protocol == OURS,
+        Subject::Link(_) | Subject::Settings(_) => false,
+    }
+}
+
+/// The program behind a port of rtnetlink: usually the number of its process (netlink(7)).
+fn program_of(port: u32) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{port}/comm")).ok()?;
+    let name: String = name.trim().chars().filter(|c| !c.is_control()).collect();
+    (!name.is_empty()).then_some(name)
 }
 
 /// Whether a change of a route may concern us.

@@ -167,6 +167,11 @@ impl Backend {
             Backend::Networkd => Some(Manager::Networkd),
         }
     }
+
+    /// Whether a neighbour is the one who carries it out.
+    pub(crate) fn is_of(self, neighbour: &str) -> bool {
+        self.manager().is_some_and(|manager| neighbour == manager.neighbour())
+    }
 }
 
 /// An exception from the defaults.
@@ -296,6 +301,13 @@ impl Config {
                 backend: exception.backend.unwrap_or(base.backend),
             },
         }
+    }
+
+    /// True where an exception for the interface says that it is managed: also where it is somebody
+    /// else's.
+    pub fn insists(&self, identity: &Identity<'_>) -> bool {
+        let exception = self.interfaces.iter().find(|it| it.matches.holds(identity));
+        exception.is_some_and(|exception| exception.manage == Some(true))
     }
 
     /// True where it depends on what is not known yet whether the interface is managed.

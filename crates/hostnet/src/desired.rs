@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::containers;
 use crate::journal::Journal;
+use crate::neighbours;
 use crate::prefix;
 use crate::problem::Problem;
 use crate::render::{Carried, Manager, is_plain};
@@ -111,6 +112,8 @@ pub enum Role {
     Unmanaged,
     /// Not to be plugged while the problem lasts.
     Refused,
+    /// Somebody else's.
+    Foreign,
 }
 
 /// What a device shall be like.
@@ -198,6 +201,8 @@ struct Subject<'a> {
     known: Option<&'a CloudInterface>,
     config: InterfaceConfig,
     open: bool,
+    /// It is configured to be ours, whoever else wants it.
+    insisted: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -282,6 +287,7 @@ impl<'a> Planner<'a> {
             known,
             config: self.config.for_interface(&identity),
             open: self.config.is_open(&identity),
+            insisted: self.config.insists(&identity),
         };
         let index = link.index;
         let in_scope = match self.scope {
@@ -351,6 +357,7 @@ impl<'a> Planner<'a> {
                 known: None,
                 config: self.config.defaults.clone(),
                 open: false,
+                insisted: false,
             };
             let unplugged = match self.scope {
                 Scope::Everything => true,
@@ -431,6 +438,15 @@ impl<'a> Planner<'a> {
         };
         if subject.open {
             return self.hold_or(subject, Role::Waiting, vec![Problem::incomplete(known)]);
+        }
+        // What is ours already stays so: nobody's traffic ends because another one comes.
+        if subject.journal.is_none()
+            && !subject.insisted
+            && let Some(holder) = neighbours::owner(self.snapshot, link)
+            && !subject.config.backend.is_of(holder.name)
+        {
+            let problem = Problem::foreign(&holder);
+            return self.push(subject, Role::Foreign, Device::Keep, None, vec![problem]);
         }
         let table = match (known.slot, &subject.journal) {
             (Some(slot), _) => slot.table(agent.table_base),

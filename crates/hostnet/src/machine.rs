@@ -2,6 +2,7 @@
 //! that [`agent`](crate::agent) repeats and [`once`](crate::once) makes once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jackfield_kernel::{Error as KernelError, Link, Rtnetlink};
@@ -15,6 +16,7 @@ use crate::cloud::{Cloud, Memory};
 use crate::config::Config;
 use crate::desired::{Desired, DesiredInterface, Scope, desired};
 use crate::managers::Managers;
+use crate::neighbours::Disk;
 use crate::plan::{Plan, plan};
 use crate::problem::Problem;
 use crate::schedule::Round;
@@ -67,6 +69,8 @@ pub struct Machine {
     keeps_address_protocol: bool,
     ignore_udev: BTreeSet<u32>,
     carrier: Carrier,
+    /// What neighbours leave on disk, once it was read.
+    neighbours: Option<Disk>,
 }
 
 impl Machine {
@@ -82,6 +86,7 @@ impl Machine {
             keeps_address_protocol: kernel_keeps_address_protocol(),
             ignore_udev: BTreeSet::new(),
             carrier: Carrier::default(),
+            neighbours: None,
         })
     }
 
@@ -128,6 +133,11 @@ impl Machine {
             self.keeps_address_protocol,
         )?;
         self.look_at_managers(&mut snapshot);
+        let read = || {
+            let candidates = snapshot.candidates().map(|is| is.link.index).collect();
+            Disk::read(Path::new("/"), &candidates)
+        };
+        snapshot.neighbours = self.neighbours.get_or_insert_with(read).clone();
         Ok(self.take_note(snapshot))
     }
 
@@ -149,6 +159,11 @@ impl Machine {
             self.look_at_managers(&mut snapshot);
         }
         Ok(self.take_note(snapshot))
+    }
+
+    /// Reads anew with the next look what neighbours leave on disk.
+    pub(crate) fn forget_neighbours(&mut self) {
+        self.neighbours = None;
     }
 
     /// The tables that the cloud's interfaces use.

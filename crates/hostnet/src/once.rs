@@ -206,7 +206,8 @@ impl Session {
     pub fn scan(&mut self, wait: Duration) -> Result<Report, OnceError> {
         let deadline = Instant::now() + wait;
         let chosen = |interface: &DesiredInterface| {
-            interface.problems.iter().all(|problem| problem.code != "not-listed")
+            interface.role != Role::Foreign
+                && interface.problems.iter().all(|problem| problem.code != "not-listed")
         };
         let report = self.until_settled(&Scope::Everything, deadline, &chosen);
         // What is gone is cleaned up also where what is there cannot be plugged.
@@ -239,7 +240,10 @@ impl Session {
             report.changes.extend(self.make(&view.plan)?);
             let waiting = view.desired.interfaces.iter().find_map(|interface| {
                 let waits = chosen(interface)
-                    && matches!(interface.role, Role::Waiting | Role::Held | Role::Refused);
+                    && matches!(
+                        interface.role,
+                        Role::Waiting | Role::Held | Role::Refused | Role::Foreign
+                    );
                 waits.then(|| (interface, interface.problems.first().cloned()))
             });
             let waiting = waiting.or_else(|| {
@@ -276,7 +280,7 @@ impl Session {
                 return Ok(report);
             };
             let lasting = problem.as_ref().is_some_and(|problem| match interface.role {
-                Role::Refused => problem.code != "table-conflict",
+                Role::Refused | Role::Foreign => problem.code != "table-conflict",
                 _ => problem.code == "backend-failed",
             });
             if lasting || Instant::now() + PAUSE >= deadline {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::change::Change;
 use crate::cloud::CloudInterface;
+use crate::neighbours::{Hold, Holder};
 use crate::render::Manager;
 
 /// Something that is wrong with an interface, or that it waits for.
@@ -188,6 +189,43 @@ impl Problem {
 
     pub(crate) fn manager_failed(manager: Manager, text: &str) -> Self {
         Self::new("backend-failed", format!("{manager}: {text}"), "see what it says of itself")
+    }
+
+    pub(crate) fn foreign(holder: &Holder) -> Self {
+        let Holder { name, hold: Hold::Owns(evidence) | Hold::Joins(evidence), cure, .. } = holder;
+        let or = if holder.cure_is_seen { "or" } else { "and" };
+        Self::new(
+            "foreign",
+            format!("it is left to {name} ({evidence})"),
+            format!(
+                "to have it managed here: {cure}; {or} set manage = true for it ([[interface]])"
+            ),
+        )
+    }
+
+    pub(crate) fn also_managed(holder: &Holder) -> Self {
+        let Holder { name, hold: Hold::Owns(evidence) | Hold::Joins(evidence), cure, .. } = holder;
+        Self::new(
+            "also-managed",
+            format!("{name} configures it too ({evidence})"),
+            format!("{cure}; or set manage = false for it ([[interface]])"),
+        )
+    }
+
+    pub(crate) fn deletes_others(text: &str, cure: &str) -> Self {
+        Self::new("rules-deleted-by-others", text, cure)
+    }
+
+    pub(crate) fn left_alone(change: &str, culprit: Option<&str>, cure: Option<&str>) -> Self {
+        let by = culprit.map_or("by somebody".to_owned(), |by| format!("by {by}"));
+        let cure = cure.unwrap_or("keep whoever it is from doing that ('ip monitor' tells when)");
+        Self::new(
+            "left-alone",
+            format!("'{change}' was undone again and again {by}, and is left alone"),
+            format!(
+                "{cure}; then 'jackfield scan' makes it again, or the agent itself in 10 minutes"
+            ),
+        )
     }
 
     pub(crate) fn to_change(changes: usize) -> Self {

@@ -15,6 +15,7 @@ use crate::config::AgentConfig;
 use crate::forwarding::Forwarding;
 use crate::journal::Journal;
 use crate::managers::Managers;
+use crate::neighbours::Disk;
 
 /// The protocol number of everything that is ours: addresses, routes and rules.
 pub const OURS: u8 = 106;
@@ -62,6 +63,8 @@ pub struct Snapshot {
     pub forwarding: Forwarding,
     /// What there is of other network managers that carry out what jackfield wants.
     pub managers: Managers,
+    /// What other managers of networks leave on disk.
+    pub neighbours: Disk,
 }
 
 /// A device that may be a cloud interface.

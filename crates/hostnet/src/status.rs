@@ -6,8 +6,11 @@ use jackfield_metadata::Error as MetadataError;
 use serde::Serialize;
 
 use crate::change::Change;
+use crate::contest::Left;
 use crate::desired::{DesiredInterface, Role};
+use crate::inquiry;
 use crate::machine::{Machine, View};
+use crate::neighbours::{self, Presence};
 use crate::prefix;
 use crate::problem::Problem;
 use crate::snapshot::OURS;
@@ -19,6 +22,8 @@ pub struct Status {
     pub version: u32,
     /// The interfaces, by index.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Other managers of networks that are on this host.
+    pub neighbours: Vec<Presence>,
 }
 
 /// The state of one interface.
@@ -101,13 +106,16 @@ pub fn status(
     metadata: Option<&MetadataError>,
     now: Instant,
 ) -> Status {
+    let left = inquiry::left_alone();
     let interfaces = view
         .desired
         .interfaces
         .iter()
-        .filter_map(|interface| interface_status(machine, view, interface, metadata, now))
+        .filter_map(|interface| interface_status(machine, view, interface, metadata, &left, now))
         .collect();
-    Status { version: 1, interfaces }
+    let primary = view.desired.interfaces.iter().find(|it| it.role == Role::Primary);
+    let neighbours = neighbours::present(&view.snapshot, primary.map(|primary| primary.index));
+    Status { version: 1, interfaces, neighbours }
 }
 
 fn interface_status(
@@ -115,6 +123,7 @@ fn interface_status(
     view: &View,
     interface: &DesiredInterface,
     metadata: Option<&MetadataError>,
+    left: &[Left],
     now: Instant,
 ) -> Option<InterfaceStatus> {
     let link = view.snapshot.link(interface.index)?;
@@ -129,6 +138,19 @@ fn interface_status(
     if let Some(error) = metadata {
         problems.push(Problem::metadata_failed(error.to_string()));
     }
+    let plugged = matches!(interface.role, Role::Plugged | Role::Held);
+    // What is about all is about each.
+    let concerns = |left: &&Left| match left.interface {
+        Some(index) => index == link.index,
+        None => plugged,
+    };
+    let left_alone: Vec<&Left> = left.iter().filter(concerns).collect();
+    let deleter = neighbours::deleter(&view.snapshot);
+    for left in &left_alone {
+        let cure = deleter.as_ref().filter(|(name, ..)| is_name(left.culprit.as_deref(), name));
+        let cure = cure.map(|(.., cure)| *cure);
+        problems.push(Problem::left_alone(&left.change, left.culprit.as_deref(), cure));
+    }
     if !changes.is_empty() {
         problems.push(Problem::to_change(changes.len()));
     }
@@ -136,6 +158,12 @@ fn interface_status(
     let left = left.into_iter().find(|(of, _)| of.index == interface.index);
     let settled = changes.is_empty() && left.is_none();
     problems.extend(left.map(|(_, problem)| problem));
+    if plugged {
+        let holders = neighbours::holders(&view.snapshot, link)
+            .filter(|holder| !interface.backend.is_of(holder.name));
+        problems.extend(holders.map(|holder| Problem::also_managed(&holder)));
+        problems.extend(deleter.map(|(_, text, cure)| Problem::deletes_others(&text, cure)));
+    }
     let primary = interface.role == Role::Primary;
     let addresses = view
         .snapshot
@@ -150,6 +178,9 @@ fn interface_status(
         Role::Plugged | Role::Held => ("jackfield", true),
         Role::Waiting | Role::Refused => ("none", true),
         Role::Unmanaged => ("none", false),
+        Role::Foreign => {
+            (neighbours::owner(&view.snapshot, link).map_or("none", |holder| holder.name), true)
+        }
     };
     Some(InterfaceStatus {
         name: link.name.clone(),
@@ -162,7 +193,7 @@ fn interface_status(
         managed,
         owner,
         backend: interface.backend.name(),
-        state: state(interface.role, settled),
+        state: if left_alone.is_empty() { state(interface.role, settled) } else { State::Error },
         table: interface.table,
         group: link.group,
         mtu: link.mtu,
@@ -176,6 +207,13 @@ fn interface_status(
     })
 }
 
+/// Whether a process is this program: the kernel keeps 15 octets of a name (proc(5)).
+fn is_name(process: Option<&str>, program: &str) -> bool {
+    process.is_some_and(|process| {
+        !process.is_empty() && program.get(..15.min(program.len())) == Some(process)
+    })
+}
+
 fn state(role: Role, settled: bool) -> State {
     match (role, settled) {
         (Role::Primary | Role::Plugged | Role::Held, true) => State::Configured,
@@ -183,5 +221,6 @@ fn state(role: Role, settled: bool) -> State {
         (Role::Unmanaged, true) => State::Unmanaged,
         (Role::Unmanaged, false) => State::Removing,
         (Role::Refused, _) => State::Error,
+        (Role::Foreign, _) => State::Foreign,
     }
 }

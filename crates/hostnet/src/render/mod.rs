@@ -45,6 +45,14 @@ impl Manager {
         }
     }
 
+    /// Its name among the neighbours.
+    pub(crate) fn neighbour(self) -> &'static str {
+        match self {
+            Manager::Ifupdown => "ifupdown",
+            Manager::Networkd => "systemd-networkd",
+        }
+    }
+
     /// The programs without which it can be told nothing.
     pub fn programs(self) -> &'static [&'static str] {
         match self {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
+use jackfield_hostnet::neighbours::Presence;
 use jackfield_hostnet::once::find;
 use jackfield_hostnet::status::{InterfaceStatus, State, Status, status as put_together};
 use jackfield_hostnet::{Role, Scope};
@@ -49,7 +50,7 @@ pub(crate) fn status(arguments: &Arguments, show: &Show) -> Result<(), Failure> 
 
 fn render(status: &Status) -> String {
     if status.interfaces.is_empty() {
-        return "no cloud interface is here\n".to_owned();
+        return "no cloud interface is here\n".to_owned() + &beside(status);
     }
     let heading = ["INTERFACE", "STATE", "ID", "CARD/DEVICE", "TABLE", "MTU", "ADDRESSES"];
     let mut table = Table::new(&heading);
@@ -84,7 +85,19 @@ fn render(status: &Status) -> String {
             ));
         }
     }
-    out
+    out + &beside(status)
+}
+
+/// A line for each other manager that is here.
+fn beside(status: &Status) -> String {
+    let line = |neighbour: &Presence| {
+        let interfaces = match neighbour.interfaces.as_slice() {
+            [] => "no interface".to_owned(),
+            interfaces => interfaces.join(" "),
+        };
+        format!("beside {} ({}): {interfaces}\n", neighbour.name, neighbour.evidence)
+    };
+    status.neighbours.iter().map(line).collect()
 }
 
 fn addresses(addresses: &[String]) -> String {

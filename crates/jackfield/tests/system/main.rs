@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod advertisements;
+mod beside;
 mod cards;
 mod clients;
 mod containers;
