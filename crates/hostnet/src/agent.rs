@@ -132,6 +132,8 @@ struct Agent {
     signals: UnixStream,
     /// Something may have changed: look.
     look: bool,
+    /// A device appeared: see it, while metadata is asked about it.
+    meet: bool,
     /// What the last look showed, as long as nothing is told to have changed since but the devices
     /// of which there is [`Agent::news`].
     seen: Option<Snapshot>,
@@ -247,6 +249,7 @@ impl Agent {
             wake: Arc::new(wake),
             signals,
             look: true,
+            meet: false,
             seen: None,
             news: BTreeMap::new(),
             meeting: None,
@@ -273,9 +276,13 @@ impl Agent {
         loop {
             // While the service answers, there is time to look.
             self.ask_what_is_due();
-            if self.look {
-                self.look = false;
-                match self.reconcile() {
+            if (self.look || self.meet) && !self.is_left_in_peace() {
+                self.meet = false;
+                let looked = match std::mem::take(&mut self.look) {
+                    true => self.reconcile(),
+                    false => self.see().map(|snapshot| self.seen = Some(snapshot)),
+                };
+                match looked {
                     // Too much goes on to see it whole: again, when it is calmer.
                     Err(AgentError::Kernel(error @ KernelError::Unsettled { .. })) => {
                         debug!("{error}");
@@ -296,6 +303,12 @@ impl Agent {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether changes were made this instant. The kernel goes on with a device that has come up, and
+    /// tells of it: a look now would hold the lock that it needs for that.
+    fn is_left_in_peace(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| Instant::now() < made.verify)
     }
 
     /// Waits for something to happen and takes it in. True: a signal says to stop.
@@ -471,8 +484,12 @@ impl Agent {
             self.suspect = Some((Instant::now(), name));
         }
         if !appeared.is_empty() {
+            // Of one of which metadata has told nothing yet, nothing follows: it is enough to see it.
+            let memory = self.machine.memory();
             if self.seen.is_some() {
-                self.look = true;
+                let strangers = appeared.iter().all(|(mac, _)| memory.heard(*mac).is_none());
+                self.look |= !strangers;
+                self.meet = true;
             } else {
                 self.meeting.get_or_insert_with(|| Instant::now() + MEETING);
             }
