@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use jackfield_lab::{Plug, Process};
 
+use crate::client_matrix::Matrix;
 use crate::harness::*;
 use crate::place::*;
 
@@ -63,6 +64,32 @@ fn an_interface_is_plugged_by_ifup_and_unplugged_by_ifdown_and_nothing_is_left()
 
     succeed_with(a, &config, &["unplug", "eth1"]);
     assert_same(&before, &NetworkState::settled(a));
+    assert_eq!(place.files(), files);
+    assert_eq!(processes(a, "dhclient"), [""; 0]);
+}
+
+#[test]
+fn everybody_meets_every_address_of_interfaces_that_ifup_plugged() {
+    if !has_programs(&PROGRAMS) {
+        return;
+    }
+    let place = Place::new();
+    let (a, files) = (place.a(), place.files());
+    let config = ConfigFile::new(CONFIG);
+    let mut servers = Vec::new();
+    let matrix = Matrix::with(&place.stage, 2, CONFIG, |interface| {
+        servers.push(DhcpServer::start(&place, interface, 600));
+    });
+    for number in 1..=4 {
+        let name = format!("eth{number}");
+        place.is_configured(&config, &name);
+        assert!(shell(a, "cat /run/network/ifstate").contains(&format!("{name}={name}")));
+    }
+    matrix.everybody_meets();
+
+    succeed_with(a, &config, &["unplug", "eth1", "eth2", "eth3", "eth4"]);
+    // The primary's further addresses are the kernel back-end's.
+    assert!(!NetworkState::without(a, &["eth0"]).has_ours());
     assert_eq!(place.files(), files);
     assert_eq!(processes(a, "dhclient"), [""; 0]);
 }

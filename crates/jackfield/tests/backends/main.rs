@@ -3,9 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+// What of these is about published ports is not asked for here.
+#[allow(dead_code)]
+#[path = "../system/client_matrix.rs"]
+mod client_matrix;
+#[allow(dead_code)]
+#[path = "../system/clients.rs"]
+mod clients;
 #[path = "../system/harness.rs"]
 mod harness;
 mod ifupdown;
 mod networkd;
 mod place;
+#[allow(dead_code)]
+#[path = "../system/published.rs"]
+mod published;
 mod render;

@@ -14,8 +14,8 @@ const CONFIG: &str =
 const PROGRAMS: [&str; 3] =
     ["/lib/systemd/systemd-networkd", "/usr/bin/networkctl", "/usr/bin/dbus-daemon"];
 
-/// Rules of others stay: what somebody has to configure who has both.
-const KEEP_RULES: &str = "[Network]\nManageForeignRoutingPolicyRules=no\n";
+/// What is not networkd's stays: what somebody has to configure who has both.
+const KEEP: &str = include_str!("../../../../packaging/networkd/50-jackfield.conf");
 
 /// A bus on which everybody may do everything: who may what is not what is looked at.
 const BUS: &str = r#"<busconfig><type>system</type>
@@ -89,7 +89,7 @@ fn an_interface_is_plugged_and_unplugged_by_one_reload_each_and_nothing_is_left(
     }
     let place = Place::new();
     let a = place.a();
-    let mut networkd = Networkd::start(&place, KEEP_RULES);
+    let mut networkd = Networkd::start(&place, KEEP);
     let files = place.files();
     let config = ConfigFile::new(CONFIG);
     let eth1 = place.stage.attach(2, 1, 3);
@@ -132,7 +132,7 @@ fn an_interface_goes_from_one_back_end_to_the_other_and_back() {
     }
     let place = Place::new();
     let a = place.a();
-    let _networkd = Networkd::start(&place, KEEP_RULES);
+    let _networkd = Networkd::start(&place, KEEP);
     let files = place.files();
     let config = ConfigFile::new(CONFIG);
     let eth1 = place.stage.attach(2, 1, 2);
@@ -162,7 +162,7 @@ fn networkd_takes_our_rules_away_when_it_is_not_told_to_keep_them_and_the_agent_
     let config = ConfigFile::new(CONFIG);
     let agent = Agent::with_config(a, &CONFIG.replace("[agent]", "[agent]\nrefresh = \"1s\""));
     let mut eth1 = place.stage.attach(2, 1, 1);
-    place.is_configured(&config, "eth1");
+    place.is_configured_but_for(&config, "eth1", &["rules-deleted-by-others"]);
     place.everybody_meets(&eth1.addresses, "after the plug");
 
     let more: Vec<IpAddr> = place.stage.lab.new_addresses(place.subnet());
@@ -171,11 +171,11 @@ fn networkd_takes_our_rules_away_when_it_is_not_told_to_keep_them_and_the_agent_
     }
     eth1.addresses.extend(more);
     configured_within(a, &eth1, PATIENCE);
-    place.is_configured(&config, "eth1");
+    place.is_configured_but_for(&config, "eth1", &["rules-deleted-by-others"]);
     place.everybody_meets(&eth1.addresses, "with an address more");
 
     networkd.restart();
-    place.is_configured(&config, "eth1");
+    place.is_configured_but_for(&config, "eth1", &["rules-deleted-by-others"]);
     place.everybody_meets(&eth1.addresses, "after networkd's restart");
 
     place.stage.lab.detach(eth1.mac).unwrap();

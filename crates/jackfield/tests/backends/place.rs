@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jackfield_lab::emulator::Subnet;
 use jackfield_lab::probe::{Echo, Transport, probe};
 use jackfield_lab::{Host, Instance, Lab, Process};
@@ -146,13 +147,21 @@ impl Place {
     /// Waits until nothing is left to do, and one interface is as it shall be.
     #[track_caller]
     pub(crate) fn is_configured(&self, config: &ConfigFile, name: &str) {
+        self.is_configured_but_for(config, name, &[]);
+    }
+
+    /// As [`Place::is_configured`], with problems of exactly these codes.
+    #[track_caller]
+    pub(crate) fn is_configured_but_for(&self, config: &ConfigFile, name: &str, codes: &[&str]) {
         let mut last = String::new();
         let mut configured = || {
             let output = jackfield_with(self.a(), config, &["status", "--json", name]);
             last = String::from_utf8(output.stdout).unwrap();
             let status: serde_json::Value = serde_json::from_str(&last).unwrap_or_default();
-            status["interfaces"][0]["state"] == "configured"
-                && status["interfaces"][0]["problems"] == serde_json::json!([])
+            let status = &status["interfaces"][0];
+            let problems = status["problems"].as_array().cloned().unwrap_or_default();
+            let told = problems.iter().filter_map(|problem| problem["code"].as_str());
+            status["state"] == "configured" && told.eq(codes.iter().copied())
         };
         let end = std::time::Instant::now() + PATIENCE;
         while !configured() {
@@ -202,7 +211,9 @@ impl DhcpServer {
     pub(crate) fn start(place: &Place, interface: &Attached, lease: u32) -> Self {
         let far = place.a().link(&interface.name).unwrap().lower.unwrap();
         let leased = interface.addresses.iter().find(|ip| ip.is_ipv4()).unwrap();
-        let router = place.subnet().ipv4.unwrap().hosts().next().unwrap();
+        let mut subnets = place.stage.subnets.iter().filter_map(|subnet| subnet.ipv4);
+        let subnet = subnets.find(|subnet| IpNet::from(*subnet).contains(leased)).unwrap();
+        let router = subnet.hosts().next().unwrap();
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("jackfield-dhcp-{}-{number}", std::process::id());

@@ -6,6 +6,7 @@
 mod advertisements;
 mod beside;
 mod cards;
+mod client_matrix;
 mod clients;
 mod containers;
 mod demo;

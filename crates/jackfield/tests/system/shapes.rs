@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::harness::Shape;
 use crate::published::Program;
-use crate::{faults, gone, killed, lag, matrix, races, untouched};
+use crate::{client_matrix, faults, gone, killed, lag, races, untouched};
 
 /// Writes tests of one shape, in a module of their own.
 macro_rules! again {
@@ -21,9 +21,9 @@ again! {
     on_a_host_without_ipv4, Shape::Ipv6Only;
 
     everybody_meets_one_address_of_every_interface:
-        |shape| matrix::everybody_meets_every_address(shape, 1);
+        |shape| client_matrix::everybody_meets_every_address(shape, 1);
     everybody_meets_a_port_that_is_published:
-        |shape| matrix::everybody_meets_a_published_port(shape, 1, Program::Nft);
+        |shape| client_matrix::everybody_meets_a_published_port(shape, 1, Program::Nft);
     nothing_is_lost_while_an_interface_comes_and_goes_ten_times:
         |shape| untouched::nothing_is_lost_while_an_interface_comes_and_goes(shape, 10);
     an_interface_that_is_deleted_leaves_what_it_found:
@@ -49,7 +49,7 @@ again! {
 
     #[ignore = "long: as many pairs as with IPv4"]
     everybody_meets_fifty_addresses_of_every_interface:
-        |shape| matrix::everybody_meets_every_address(shape, 50);
+        |shape| client_matrix::everybody_meets_every_address(shape, 50);
     #[ignore = "long: a thousand plugs and unplugs"]
     nothing_is_lost_while_an_interface_comes_and_goes_a_thousand_times:
         |shape| untouched::nothing_is_lost_while_an_interface_comes_and_goes(shape, 1000);
@@ -78,7 +78,7 @@ again! {
     with_delegated_prefixes, Shape::Prefixes;
 
     everybody_meets_every_address_and_a_port_that_is_published:
-        |shape| matrix::everybody_meets_a_published_port(shape, 1, Program::Nft);
+        |shape| client_matrix::everybody_meets_a_published_port(shape, 1, Program::Nft);
     nothing_is_lost_while_an_interface_comes_and_goes_ten_times:
         |shape| untouched::nothing_is_lost_while_an_interface_comes_and_goes(shape, 10);
     an_interface_that_is_deleted_leaves_what_it_found:
