@@ -154,8 +154,8 @@ struct Agent {
     /// When changes that did not take effect are tried again, and the wait after that.
     retry: Option<(Instant, Duration)>,
     settled: Option<Settled>,
-    /// What was wanted when nothing was left to do.
-    wanted: Desired,
+    /// What was wanted when nothing was left to do; `None` where an interface went since.
+    wanted: Option<Desired>,
     /// What others undo.
     contest: Contest,
     /// Who removed something of ours last.
@@ -260,7 +260,7 @@ impl Agent {
             patience: None,
             retry: None,
             settled: None,
-            wanted: Desired::default(),
+            wanted: None,
             contest: Contest::default(),
             suspect: None,
             started: false,
@@ -408,7 +408,7 @@ impl Agent {
         let (candidates, with_udev) = (&self.candidates, &self.with_udev);
         let news = &mut self.news;
         let (look, seen) = (&mut self.look, &mut self.seen);
-        let mut remover = None;
+        let (mut remover, mut gone) = (None, false);
         let mut appeared = Vec::new();
         self.monitor.receive(|notification| {
             let Notification::Changed { subject, removed, by } = &notification else {
@@ -435,6 +435,7 @@ impl Agent {
                 Subject::Link(link) => {
                     let candidate = may_be_cloud_interface(link, kinds);
                     let known = candidates.contains(&link.index);
+                    gone |= *removed && known;
                     if let Some(mac) = link.address
                         && candidate
                         && !removed
@@ -480,6 +481,10 @@ impl Agent {
                 *look = true;
             }
         })?;
+        // It may be there again before anybody looks: nobody undid what went with it.
+        if gone {
+            self.wanted = None;
+        }
         if let Some(name) = remover.and_then(program_of) {
             self.suspect = Some((Instant::now(), name));
         }
@@ -618,7 +623,7 @@ impl Agent {
             self.seen = Some(view.snapshot);
             // What is left to another manager may never come about.
             if view.left.is_empty() {
-                self.wanted = view.desired;
+                self.wanted = Some(view.desired);
             }
             return Ok(());
         }
@@ -648,7 +653,7 @@ impl Agent {
         let recent = |at: Instant| now.saturating_duration_since(at) < SUSPICION;
         let suspect = self.suspect.as_ref().filter(|(at, _)| recent(*at));
         let suspect = suspect.map(|(_, name)| name.as_str());
-        self.contest.note(now, made.done(), &self.wanted, suspect);
+        self.contest.note(now, made.done(), self.wanted.as_ref(), suspect);
     }
 
     /// Says what became of changes, when it is seen what the machine is like after them.

@@ -88,12 +88,12 @@ impl Contest {
     }
 
     /// Takes note of changes that were made. Those count that had been made before: what they make
-    /// was wanted when nothing was left to do. What we ourselves made something else of since is new.
+    /// was wanted when nothing was left to do (`settled`, where that is known). What we ourselves made something else of since is new.
     pub(crate) fn note<'c>(
         &mut self,
         now: Instant,
         made: impl Iterator<Item = &'c Change>,
-        settled: &Desired,
+        settled: Option<&Desired>,
         culprit: Option<&str>,
     ) {
         for change in made {
@@ -101,7 +101,7 @@ impl Contest {
             if self.entries.get(&key).is_some_and(|entry| entry.value != value) {
                 self.entries.remove(&key);
             }
-            if !is_repair(change, settled) {
+            if !settled.is_some_and(|settled| is_repair(change, settled)) {
                 continue;
             }
             let entry = self.entries.entry(key).or_insert_with(|| Entry {
@@ -230,7 +230,7 @@ mod tests {
     fn repairs(contest: &mut Contest, now: Instant) -> bool {
         let mut plan = missing();
         contest.hold_back(now, &mut plan);
-        contest.note(now, plan.changes.iter(), &settled(), Some("deleter"));
+        contest.note(now, plan.changes.iter(), Some(&settled()), Some("deleter"));
         !plan.is_empty()
     }
 
@@ -288,7 +288,7 @@ mod tests {
         let removal = Change { interface: None, edit: Edit::RemoveRule(rule()) };
         for at in 0..20 {
             assert!(repairs(&mut contest, start + second(at)));
-            contest.note(start + second(at), [&removal].into_iter(), &settled(), None);
+            contest.note(start + second(at), [&removal].into_iter(), Some(&settled()), None);
         }
     }
 
@@ -299,7 +299,7 @@ mod tests {
             let mut plan = missing();
             contest.hold_back(start, &mut plan);
             assert!(!plan.is_empty());
-            contest.note(start, plan.changes.iter(), &Desired::default(), None);
+            contest.note(start, plan.changes.iter(), Some(&Desired::default()), None);
         }
     }
 }

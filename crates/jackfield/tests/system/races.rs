@@ -133,6 +133,27 @@ pub(crate) fn moved_away_while_it_is_configured_it_may_come_back(shape: Shape) {
     agent.stop();
 }
 
+/// Nobody undoes anything: what was on the device went with it. It may be back before the agent looks.
+#[test]
+fn an_interface_that_goes_and_is_back_at_once_again_and_again_works_each_time() {
+    let stage = Stage::new();
+    let container = Host::new("container").unwrap();
+    let agent = Agent::start(&stage.a);
+    let attached = stage.attach(2, 1, 2);
+    for _ in 0..8 {
+        answers_within(stage.lab.remote(), &stage.a, &attached.addresses, PATIENCE);
+        eventually("nothing is left to do", PATIENCE, || nothing_is_left_to_do(&stage.a));
+        let index = stage.a.link("eth1").unwrap().index;
+        move_to(&stage.a, index, container.namespace());
+        let index = container.link("eth1").unwrap().index;
+        move_to(&container, index, stage.a.namespace());
+    }
+    answers_within(stage.lab.remote(), &stage.a, &attached.addresses, PATIENCE);
+    let log = agent.stop();
+    let left: Vec<&String> = log.iter().filter(|line| line.contains("left alone")).collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
 #[test]
 fn an_interface_that_is_renamed_again_and_again_goes_on_working() {
     let stage = Stage::new();
