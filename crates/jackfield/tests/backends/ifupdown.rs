@@ -317,7 +317,9 @@ fn a_lease_is_renewed_before_it_ends() {
     let a = place.a();
     let config = ConfigFile::new(CONFIG);
     let eth1 = place.stage.attach(2, 1, 1);
-    let _server = DhcpServer::start(&place, &eth1, 40);
+    // The broadcast that renews it comes when an eighth is left: that has to be enough for a machine
+    // that is busy.
+    let _server = DhcpServer::start(&place, &eth1, 120);
     succeed_with(a, &config, &["plug", "eth1"]);
     let seconds_left = || {
         let dynamic = shell(a, "ip -4 -o address show dev eth1 dynamic");
@@ -325,9 +327,9 @@ fn a_lease_is_renewed_before_it_ends() {
         let left = words.nth(1).unwrap_or_else(|| panic!("the lease is over: {dynamic:?}"));
         left.trim_end_matches("sec").parse::<u32>().unwrap()
     };
-    let long = std::time::Duration::from_secs(60);
-    eventually("most of it is over", long, || seconds_left() < 15);
-    eventually("it is renewed", long, || seconds_left() > 30);
+    let long = std::time::Duration::from_secs(120);
+    eventually("half of it is over", long, || seconds_left() < 60);
+    eventually("it is renewed", long, || seconds_left() > 60);
     place.everybody_meets(&eth1.addresses, "after the renewal");
     succeed_with(a, &config, &["unplug", "eth1"]);
 }
