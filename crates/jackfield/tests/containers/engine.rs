@@ -1,6 +1,5 @@
 //! Docker and Podman, with one container that answers on a published port.
 
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +9,7 @@ use jackfield_lab::Host;
 use jackfield_lab::probe::{Echo, Transport};
 
 use crate::enclosure::{Enclosure, succeeded};
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{PATIENCE, eventually, not_tested};
 
 /// Which engine, and how it does what differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +38,7 @@ impl Kind {
         };
         let missing = needed.into_iter().find(|(file, _)| !Path::new(file).exists());
         let Some((file, package)) = missing else { return true };
-        let why = format!("{file} is missing: install the Debian package {package}");
-        assert!(std::env::var_os("CI").is_none(), "{why}");
-        // Past the test harness, which shows nothing of what a passed test prints.
-        let _ = writeln!(std::io::stderr(), "NOT TESTED: {why}");
+        not_tested(format!("{file} is missing: install the Debian package {package}"));
         false
     }
 

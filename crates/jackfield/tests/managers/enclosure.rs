@@ -3,13 +3,12 @@
 //!
 //! Nothing of it is seen outside the instance's mounts, with which it ends.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use jackfield_lab::{Host, Process};
 
-use crate::harness::{PATIENCE, eventually, shell};
+use crate::harness::{PATIENCE, eventually, not_tested, shell};
 
 /// What a daemon is, and the Debian package that has it.
 pub(crate) struct Program {
@@ -41,10 +40,7 @@ pub(crate) fn are_installed(programs: &[Program]) -> bool {
     let Some(Program { file, package }) = all.find(|it| !Path::new(it.file).exists()) else {
         return true;
     };
-    let why = format!("{file} is missing: install the Debian package {package}");
-    assert!(std::env::var_os("CI").is_none(), "{why}");
-    // Past the test harness, which shows nothing of what a passed test prints.
-    let _ = writeln!(std::io::stderr(), "NOT TESTED: {why}");
+    not_tested(format!("{file} is missing: install the Debian package {package}"));
     false
 }
 
