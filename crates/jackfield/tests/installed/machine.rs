@@ -232,7 +232,7 @@ impl Machine {
         let first = self.running.as_ref().expect("it is on").first.to_string();
         let mut command = Command::new("nsenter");
         command.args(["--target", &first, "--mount", "--uts", "--ipc", "--net", "--pid"]);
-        command.args(["--cgroup", "--root", "--wd=/", program]);
+        command.args(["--cgroup", program]);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::null());
         command
@@ -244,7 +244,8 @@ impl Machine {
         let Output { status, stdout, stderr } =
             self.command("sh").args(["-ec", script]).output().unwrap();
         let errors = String::from_utf8_lossy(&stderr);
-        assert!(status.success(), "{script}: {status}: {errors}");
+        let said = String::from_utf8_lossy(&stdout);
+        assert!(status.success(), "{script}: {status}: {errors}{said}");
         String::from_utf8(stdout).unwrap().trim_end().to_owned()
     }
 

@@ -7,4 +7,5 @@
 #[path = "../system/harness.rs"]
 mod harness;
 mod machine;
+mod package;
 mod story;
