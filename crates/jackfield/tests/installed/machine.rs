@@ -150,6 +150,16 @@ impl Machine {
         PathBuf::from(format!("/proc/{}/root/run", self.disk.id()))
     }
 
+    /// What its control group is called.
+    pub(crate) fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The processes that hold its disk, and that are its first, by their numbers outside.
+    pub(crate) fn holder_and_first(&self) -> [u32; 2] {
+        [self.disk.id(), self.running.as_ref().expect("it is on").first]
+    }
+
     /// A file on the machine's disk, also while the machine is off.
     pub(crate) fn file(&self, path: &str) -> PathBuf {
         self.holder().join("root").join(path.trim_start_matches('/'))
@@ -229,7 +239,7 @@ impl Machine {
 
     /// A command that will run in it.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let first = self.running.as_ref().expect("it is on").first.to_string();
+        let [_, first] = self.holder_and_first().map(|pid| pid.to_string());
         let mut command = Command::new("nsenter");
         command.args(["--target", &first, "--mount", "--uts", "--ipc", "--net", "--pid"]);
         command.args(["--cgroup", program]);

@@ -6,6 +6,9 @@
 
 #[path = "../system/harness.rs"]
 mod harness;
+mod debug;
+mod failures;
 mod machine;
+mod memory;
 mod package;
 mod story;

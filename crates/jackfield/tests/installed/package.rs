@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use jackfield_lab::probe::{Echo, PacketStream, StreamReport, Transport, probe};
-use jackfield_lab::{Lab, Plug};
+use jackfield_lab::Lab;
 use serde_json::Value;
 
 use crate::harness::*;
@@ -158,10 +158,15 @@ impl Machine {
     }
 
     /// Everything of its network: besides what a plug could touch, tables of nftables and settings.
-    pub(crate) fn network(&self) -> (NetworkState, Vec<String>) {
+    pub(crate) fn network(&self) -> Vec<String> {
+        let state = NetworkState::settled(self.a());
+        // The other end of the primary's link is another one after a power cycle.
+        let plain = |line: &str| match (line.find("eth0@if"), line.find(": <")) {
+            (Some(from), Some(to)) => format!("{}{}", &line[..from + 4], &line[to..]),
+            _ => line.to_owned(),
+        };
         let more = self.shell("nft list ruleset; sysctl --all --pattern '^net' 2>/dev/null");
-        // What the kernel counts, and ports that nobody may use.
-        (NetworkState::settled(self.a()), more.lines().map(str::to_owned).collect())
+        state.lines().map(plain).chain(more.lines().map(str::to_owned)).collect()
     }
 
     /// `jackfield status --json` in it.
@@ -173,11 +178,6 @@ impl Machine {
     /// Makes an interface with two addresses of each family in subnet 2, and plugs it in.
     pub(crate) fn attach(&self, device: u32) -> Attached {
         self.stage.attach(2, device, 2)
-    }
-
-    /// As [`Machine::attach`], where its name is said besides.
-    pub(crate) fn attach_interface(&self, mac: jackfield_lab::emulator::MacAddr, device: u32) {
-        self.stage.lab.attach(self.a(), mac, &Plug::new(device)).unwrap();
     }
 
     /// Waits until an interface is configured without problems, and nothing is left to do.
