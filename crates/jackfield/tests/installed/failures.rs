@@ -140,7 +140,7 @@ fn killed_for_its_memory_the_agent_is_back_within_two_seconds() {
 fn a_configuration_that_is_wrong_stops_neither_the_boot_nor_an_interface() {
     let Some((mut machine, one)) = machine() else { return };
     let wrong = [
-        ("[agent\n", "config.toml:1"),
+        ("[agent\n", "config.toml, line 1"),
         ("[agent]\nrefresh = \"30s\"\nrefesh = \"30s\"\n", "refesh"),
     ];
     for (text, told) in wrong {

@@ -64,6 +64,9 @@ const BOOTED: &str = r#"
     ln -s /proc/self/fd dev/fd
     mount -t tmpfs -o mode=1777 tmpfs dev/shm
     mount -t tmpfs -o mode=755 tmpfs run
+    # Where this is missing when it starts, systemd takes itself for a guest of a host that has udevd.
+    mkdir run/udev
+    >run/udev/control
     echo "$outside"
     exec </dev/null >/dev/null 2>&1
     pivot_root . mnt
@@ -75,6 +78,9 @@ const BOOTED: &str = r#"
 /// udevd learns of network devices and of no others, which are this machine's.
 const COLDPLUG: &str = "[Service]\nExecStart=\n\
                         ExecStart=udevadm trigger --action=add --subsystem-match=net\n";
+
+/// Interfaces are links of the lab here, which nobody takes for the cloud's unless told to.
+const DEVICES: &str = r#"SUBSYSTEM=="net", KERNEL=="eth*", ENV{JACKFIELD_PLUG}="1""#;
 
 /// The root file system; `None`, which is said, where there is none and nobody insists.
 fn root() -> Option<PathBuf> {
@@ -125,6 +131,7 @@ impl Machine {
         self.write("/etc/machine-id", &format!("{:032x}\n", number + 1));
         self.write("/etc/hostname", "lab\n");
         self.write("/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf", COLDPLUG);
+        self.write("/etc/udev/rules.d/80-lab.rules", &format!("{DEVICES}\n"));
         let primary = self.a().primary();
         let mut network = format!("[Match]\nMACAddress={}\n", primary.mac);
         network += "[Network]\nIPv6AcceptRA=no\n";
@@ -196,7 +203,8 @@ impl Machine {
     #[track_caller]
     pub(crate) fn wait_until_booted(&self) {
         let state = self.wait_until_settled();
-        let failed = || self.shell("systemctl --failed --no-legend --plain; journalctl -b -p warning");
+        let failed =
+            || self.shell("systemctl --failed --no-legend --plain; journalctl -b -p warning");
         assert_eq!(state, "running", "{}", failed());
     }
 
@@ -208,6 +216,9 @@ impl Machine {
             let output = self.command("systemctl").arg("is-system-running").output().unwrap();
             state = String::from_utf8(output.stdout).unwrap().trim().to_owned();
             ["running", "degraded"].contains(&state.as_str())
+        });
+        eventually("the primary's addresses are in use", PATIENCE, || {
+            self.shell("ip -oneline address show tentative").is_empty()
         });
         state
     }
