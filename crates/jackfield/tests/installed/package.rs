@@ -107,7 +107,7 @@ impl Machine {
         let [_, package] = packages().unwrap();
         self.dpkg(package);
         self.is_active("jackfield");
-        self.write("/etc/jackfield/config.toml", LAB_CONFIG);
+        self.disk().write("/etc/jackfield/config.toml", LAB_CONFIG);
         match mode {
             Mode::Agent => self.shell("systemctl restart jackfield"),
             Mode::Udev => self
@@ -134,8 +134,8 @@ impl Machine {
 
     #[track_caller]
     fn dpkg(&self, package: &PathBuf) {
-        std::fs::create_dir_all(self.file("/var/cache/lab")).unwrap();
-        std::fs::copy(package, self.file("/var/cache/lab/it.deb")).unwrap();
+        std::fs::create_dir_all(self.disk().file("/var/cache/lab")).unwrap();
+        std::fs::copy(package, self.disk().file("/var/cache/lab/it.deb")).unwrap();
         self.shell("DEBIAN_FRONTEND=noninteractive dpkg --install /var/cache/lab/it.deb");
     }
 
