@@ -186,7 +186,8 @@ impl Machine {
     #[track_caller]
     pub(crate) fn wait_until_booted(&self) {
         let state = self.wait_until_settled();
-        let failed = || self.shell("systemctl --failed --no-legend --plain; journalctl -b -p warning");
+        let failed =
+            || self.shell("systemctl --failed --no-legend --plain; journalctl -b -p warning");
         assert_eq!(state, "running", "{}", failed());
     }
 
