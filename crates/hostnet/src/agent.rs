@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::contest::Contest;
 use crate::desired::{Desired, Role, Scope, is_link_local};
 use crate::forwarding::Forwarding;
+use crate::hooks::Hooks;
 use crate::inquiry;
 use crate::machine::{Answer, Machine, TOGETHER, View, ask_in_parts};
 use crate::plan::Plan;
@@ -160,6 +161,8 @@ struct Agent {
     contest: Contest,
     /// Who removed something of ours last.
     suspect: Option<(Instant, String)>,
+    /// Programs that are told of what became of interfaces.
+    hooks: Hooks,
     started: bool,
     metadata_failing: bool,
     complaints: BTreeSet<String>,
@@ -263,6 +266,7 @@ impl Agent {
             wanted: None,
             contest: Contest::default(),
             suspect: None,
+            hooks: Hooks::default(),
             started: false,
             metadata_failing: false,
             complaints: BTreeSet::new(),
@@ -611,6 +615,7 @@ impl Agent {
                 debug!("{} changes left, tried again in {wait:?}", view.plan.changes.len());
                 self.retry = Some((Instant::now() + wait, (wait * 2).min(LONGEST_RETRY)));
                 self.complain(&view);
+                self.run_hooks(&view);
                 self.seen = Some(view.snapshot);
                 return Ok(());
             }
@@ -620,6 +625,7 @@ impl Agent {
             self.settled = Some(settled);
             self.retry = None;
             self.complain(&view);
+            self.run_hooks(&view);
             self.seen = Some(view.snapshot);
             // What is left to another manager may never come about.
             if view.left.is_empty() {
@@ -642,9 +648,15 @@ impl Agent {
             let reason = applied.refused.first().map(|(_, reason)| reason.clone());
             return Err(AgentError::NotPermitted(reason.unwrap_or_default()));
         }
+        self.run_hooks(&view);
         let verify = Instant::now() + VERIFYING;
         self.made = Some(Made { plan: view.plan, applied, drift, verify });
         Ok(())
+    }
+
+    /// Has programs told of what became of interfaces, which nothing waits for.
+    fn run_hooks(&mut self, view: &View) {
+        self.hooks.observe(&self.machine.config().hooks, view, &self.contest.left());
     }
 
     /// Takes note of what was made, before it is decided what is made next.
