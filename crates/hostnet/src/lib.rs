@@ -39,6 +39,7 @@ pub mod render;
 mod schedule;
 mod snapshot;
 pub mod status;
+mod transitions;
 
 pub use apply::{Applied, apply};
 pub use change::{Change, Edit, InterfaceRef};

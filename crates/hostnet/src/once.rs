@@ -347,10 +347,12 @@ impl Session {
 
     /// Takes note of what is there before anything is done, where programs are to be told of it.
     fn begin_hooks(&mut self, snapshot: &Snapshot) {
-        let config = self.machine.config();
-        self.tells_hooks = config.hooks.directory.is_dir() && !crate::agent::is_running();
+        let there = self.machine.config().hooks.directory.is_dir();
+        self.tells_hooks = there && !crate::agent::is_running();
         if self.tells_hooks {
-            self.hooks.begin(snapshot, config.agent.table_base);
+            // Nothing is known of the cloud: what is plugged is held.
+            let view = self.machine.view(snapshot.clone(), &Scope::Everything);
+            self.hooks.begin(&view);
         }
     }
 
@@ -361,13 +363,10 @@ impl Session {
         made: &[Change],
         named: Option<&str>,
     ) -> Result<(), OnceError> {
-        if !self.tells_hooks {
-            return Ok(());
+        if self.tells_hooks {
+            let view = self.view(scope)?;
+            self.hooks.observe_made(self.machine.config(), &view, made, named);
         }
-        let config = self.machine.config().clone();
-        self.hooks.tell_of_left_over(&config.hooks, config.agent.table_base, made, named);
-        let view = self.view(scope)?;
-        self.hooks.observe_after(&config.hooks, &view);
         Ok(())
     }
 

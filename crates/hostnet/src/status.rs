@@ -13,7 +13,7 @@ use crate::machine::{Machine, View};
 use crate::neighbours::{self, Presence};
 use crate::prefix;
 use crate::problem::Problem;
-use crate::snapshot::{OURS, Snapshot};
+use crate::snapshot::OURS;
 
 /// The state of all interfaces that may be cloud interfaces.
 #[derive(Debug, Clone, Serialize)]
@@ -165,7 +165,14 @@ fn interface_status(
         problems.extend(deleter.map(|(_, text, cure)| Problem::deletes_others(&text, cure)));
     }
     let primary = interface.role == Role::Primary;
-    let addresses = addresses(&view.snapshot, link.index, primary);
+    let addresses = view
+        .snapshot
+        .addresses
+        .iter()
+        .filter(|address| address.interface == link.index)
+        .filter(|address| address.protocol == OURS || primary)
+        .map(|address| address.address.to_string())
+        .collect();
     let (owner, managed) = match interface.role {
         Role::Primary => ("system", true),
         Role::Plugged | Role::Held => ("jackfield", true),
@@ -198,15 +205,6 @@ fn interface_status(
             .map(|heard| now.saturating_duration_since(heard).as_secs()),
         problems,
     })
-}
-
-/// The addresses of an interface: those that are ours, or all of them.
-pub(crate) fn addresses(snapshot: &Snapshot, interface: u32, all: bool) -> Vec<String> {
-    let of_it = snapshot.addresses.iter().filter(|address| address.interface == interface);
-    of_it
-        .filter(|address| all || address.protocol == OURS)
-        .map(|address| address.address.to_string())
-        .collect()
 }
 
 /// Whether a process is this program: the kernel keeps 15 octets of a name (proc(5)).

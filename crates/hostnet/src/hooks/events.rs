@@ -1,6 +1,6 @@
 //! What there is to tell of interfaces, and what is left of it where it piles up. Pure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use serde::Serialize;
 
@@ -36,45 +36,6 @@ pub(super) struct Event {
     pub(super) interface: Facts,
     /// What was told of it before; only of one that was changed.
     pub(super) before: Option<Facts>,
-}
-
-/// What is seen of an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// Nothing is left to do for it.
-    Settled(Facts),
-    /// It is there, and something is being done, or in the way: nothing new is known of it.
-    Unsettled,
-}
-
-/// What is new of interfaces, by their index. What was told is brought up to date.
-pub(super) fn events(told: &mut BTreeMap<u32, Facts>, seen: &BTreeMap<u32, Seen>) -> Vec<Event> {
-    let mut events = Vec::new();
-    let mut gone = |interface| events.push(Event { kind: Kind::Gone, interface, before: None });
-    // First, so that who comes in the place of another one comes after it.
-    told.retain(|index, facts| {
-        let is = match seen.get(index) {
-            None => false,
-            Some(Seen::Unsettled) => true,
-            // An index that was given to another device.
-            Some(Seen::Settled(now)) => now.mac == facts.mac,
-        };
-        if !is {
-            gone(facts.clone());
-        }
-        is
-    });
-    for (index, is) in seen {
-        let Seen::Settled(now) = is else { continue };
-        let before = told.insert(*index, now.clone());
-        let kind = match &before {
-            None => Kind::Ready,
-            Some(before) if before != now => Kind::Changed,
-            Some(_) => continue,
-        };
-        events.push(Event { kind, interface: now.clone(), before });
-    }
-    events
 }
 
 /// What waits to be told of one interface: at most that it is gone, and what it is like since.
@@ -126,58 +87,8 @@ mod tests {
         }
     }
 
-    fn settled(list: &[&Facts]) -> BTreeMap<u32, Seen> {
-        let entry = |facts: &&Facts| (facts.ifindex.unwrap(), Seen::Settled((*facts).clone()));
-        list.iter().map(entry).collect()
-    }
-
-    fn told(list: &[&Facts]) -> BTreeMap<u32, Facts> {
-        list.iter().map(|facts| (facts.ifindex.unwrap(), (*facts).clone())).collect()
-    }
-
     fn event(kind: Kind, interface: &Facts, before: Option<&Facts>) -> Event {
         Event { kind, interface: interface.clone(), before: before.cloned() }
-    }
-
-    #[test]
-    fn what_becomes_of_interfaces_is_told_once_and_what_is_gone_first() {
-        let (one, more) =
-            (facts(1, &["10.0.2.10/32"]), facts(1, &["10.0.2.10/32", "10.0.2.11/32"]));
-        let (two, three) = (facts(2, &[]), facts(3, &[]));
-        let mut known = BTreeMap::new();
-        let now = settled(&[&one, &two]);
-        let ready = [event(Kind::Ready, &one, None), event(Kind::Ready, &two, None)];
-        assert_eq!(events(&mut known, &now), ready);
-        assert_eq!(events(&mut known, &now), []);
-        let new = events(&mut known, &settled(&[&more, &three]));
-        let expected = [
-            event(Kind::Gone, &two, None),
-            event(Kind::Changed, &more, Some(&one)),
-            event(Kind::Ready, &three, None),
-        ];
-        assert_eq!(new, expected);
-        assert_eq!(known, told(&[&more, &three]));
-    }
-
-    #[test]
-    fn nothing_is_told_of_what_is_on_its_way() {
-        let one = facts(1, &[]);
-        let unsettled: BTreeMap<u32, Seen> = [(1, Seen::Unsettled)].into();
-        let mut known = BTreeMap::new();
-        assert_eq!(events(&mut known, &unsettled), []);
-        known = told(&[&one]);
-        assert_eq!(events(&mut known, &unsettled), []);
-        // Put back as it was by then.
-        assert_eq!(events(&mut known, &settled(&[&one])), []);
-    }
-
-    #[test]
-    fn another_device_with_the_same_index_is_another_interface() {
-        let one = facts(1, &[]);
-        let other = Facts { mac: Some("02:ec:20:00:00:99".to_owned()), ..one.clone() };
-        let mut known = told(&[&one]);
-        let expected = [event(Kind::Gone, &one, None), event(Kind::Ready, &other, None)];
-        assert_eq!(events(&mut known, &settled(&[&other])), expected);
     }
 
     fn queued(list: &[Event]) -> Vec<Event> {
@@ -206,19 +117,25 @@ mod tests {
         /// Whatever happens while a program hangs: what is told in the end is what is the case.
         #[test]
         fn what_is_told_last_is_what_is(states in prop::collection::vec(prop::option::of(0..3_u32), 1..30)) {
-            let mut known = BTreeMap::new();
+            let mut known: Option<Facts> = None;
             let mut queue = Queue::default();
             // The first event is under way all the time.
             let mut under_way = None;
             for state in &states {
                 let now = state.map(|state| facts(1, &[&state.to_string()]));
-                let seen = settled(&now.iter().collect::<Vec<_>>());
-                for event in events(&mut known, &seen) {
-                    if under_way.is_none() {
-                        under_way = Some(event);
-                    } else {
-                        queue.push(event);
+                let before = std::mem::replace(&mut known, now.clone());
+                let new = match (&before, &now) {
+                    (None, Some(now)) => event(Kind::Ready, now, None),
+                    (Some(before), Some(now)) if before != now => {
+                        event(Kind::Changed, now, Some(before))
                     }
+                    (Some(before), None) => event(Kind::Gone, before, None),
+                    _ => continue,
+                };
+                if under_way.is_none() {
+                    under_way = Some(new);
+                } else {
+                    queue.push(new);
                 }
                 prop_assert!(queue.0.len() <= 2);
             }

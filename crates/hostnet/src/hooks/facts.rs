@@ -1,20 +1,10 @@
 //! What a program is told of an interface.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use jackfield_kernel::Link;
 use jackfield_metadata::MacAddr;
 use serde::Serialize;
 
-use super::events::Seen;
 use crate::cloud::Slot;
-use crate::contest::Left;
-use crate::desired::{DesiredInterface, Role};
-use crate::journal::Journal;
-use crate::machine::View;
-use crate::prefix;
-use crate::snapshot::Snapshot;
-use crate::status::addresses;
+use crate::transitions::Ready;
 
 /// An interface, in the words of `status --json`. `None`: not known.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -33,52 +23,32 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn in_slot(slot: Option<Slot>) -> Self {
-        let (device_number, network_card) =
-            (slot.map(|slot| slot.device), slot.map(|slot| slot.card));
-        Facts { device_number, network_card, ..Facts::default() }
-    }
-
-    /// What can be said of a device by itself.
-    fn of_device(snapshot: &Snapshot, link: &Link, primary: bool) -> Self {
-        let prefixes: BTreeSet<_> = prefix::routed(snapshot, link.index).collect();
-        // The kernel lists them in an order that says nothing.
-        let mut addresses = addresses(snapshot, link.index, primary);
-        addresses.sort();
+    /// What is known of who has a table.
+    pub(super) fn of_table(table: u32, table_base: u32) -> Self {
+        let slot = Slot::of_table(table, table_base);
         Facts {
-            name: Some(link.name.clone()),
-            ifindex: Some(link.index),
-            mac: link.address.map(|mac| MacAddr::from(mac).to_string()),
-            primary,
-            mtu: Some(link.mtu),
-            addresses,
-            prefixes: prefixes.iter().map(ToString::to_string).collect(),
+            table: Some(table),
+            device_number: slot.map(|slot| slot.device),
+            network_card: slot.map(|slot| slot.card),
             ..Facts::default()
         }
     }
 
-    fn of(view: &View, interface: &DesiredInterface) -> Option<Self> {
-        let link = view.snapshot.link(interface.index)?;
-        let known = view.cloud.interfaces.get(&interface.mac);
-        let slot = Facts::in_slot(interface.slot);
-        Some(Facts {
-            interface_id: known.and_then(|it| it.interface_id.as_ref()).map(ToString::to_string),
-            device_number: slot.device_number,
-            network_card: slot.network_card,
-            table: interface.table,
-            ..Self::of_device(&view.snapshot, link, interface.role == Role::Primary)
-        })
-    }
-
-    /// The same state of the device, with what only metadata tells as it is known now. Of the primary
-    /// every address counts, of others those that are ours.
-    pub(super) fn with_identity_of(self, now: &Facts) -> Self {
+    pub(super) fn of(ready: &Ready, table_base: u32) -> Self {
+        let by_table = ready.table.and_then(|table| Slot::of_table(table, table_base));
+        let slot = ready.slot.or(by_table);
         Facts {
-            interface_id: now.interface_id.clone(),
-            device_number: now.device_number,
-            network_card: now.network_card,
-            primary: now.primary,
-            ..self
+            name: Some(ready.name.clone()),
+            ifindex: Some(ready.index),
+            mac: Some(ready.mac.to_string()),
+            interface_id: ready.interface_id.as_ref().map(ToString::to_string),
+            device_number: slot.map(|slot| slot.device),
+            network_card: slot.map(|slot| slot.card),
+            primary: ready.primary,
+            table: ready.table,
+            mtu: Some(ready.mtu),
+            addresses: ready.addresses.iter().map(ToString::to_string).collect(),
+            prefixes: ready.prefixes.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -100,46 +70,4 @@ impl Facts {
     pub(super) fn called(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.key())
     }
-}
-
-/// What each device is like that may be a cloud interface, as far as it tells by itself. Without a
-/// journal, it may be the primary, of which all addresses count.
-pub(super) fn of_devices(snapshot: &Snapshot, table_base: u32) -> BTreeMap<u32, Facts> {
-    let facts = |link: &Link| {
-        let Some(journal) = link.alias.as_deref().and_then(Journal::read) else {
-            return Facts::of_device(snapshot, link, true);
-        };
-        Facts {
-            interface_id: journal.name,
-            table: Some(journal.table),
-            device_number: Slot::of_table(journal.table, table_base).map(|slot| slot.device),
-            network_card: Slot::of_table(journal.table, table_base).map(|slot| slot.card),
-            ..Facts::of_device(snapshot, link, false)
-        }
-    };
-    snapshot.candidates().map(|is| (is.link.index, facts(is.link))).collect()
-}
-
-/// What is seen of each interface that is ours.
-pub(super) fn seen(view: &View, left_alone: &[Left]) -> BTreeMap<u32, Seen> {
-    let planned = view.plan.changes.iter().chain(&view.left);
-    let unsettled: BTreeSet<u32> =
-        planned.filter_map(|change| Some(change.interface.as_ref()?.index)).collect();
-    let mut seen = BTreeMap::new();
-    for interface in &view.desired.interfaces {
-        let index = interface.index;
-        // What is about all is about each.
-        let contested = left_alone.iter().any(|left| left.interface.is_none_or(|of| of == index));
-        let at_rest = !unsettled.contains(&index) && !contested;
-        let is = match interface.role {
-            Role::Primary | Role::Plugged if at_rest => match Facts::of(view, interface) {
-                Some(facts) => Seen::Settled(facts),
-                None => continue,
-            },
-            Role::Unmanaged | Role::Foreign if at_rest => continue,
-            _ => Seen::Unsettled,
-        };
-        seen.insert(index, is);
-    }
-    seen
 }

@@ -1,8 +1,8 @@
 //! Programs of the administrator's that are run after an interface became ready, was changed and is
 //! gone: what `post-up` and `pre-down` were used for.
 //!
-//! What is told is worked out from what was seen after changes were made and verified ([`events`],
-//! pure). Nothing that configures an interface waits for a program: threads run them ([`crew`]), and
+//! What is told follows from what was seen after changes were made and verified
+//! ([`transitions`](crate::transitions)). Nothing that configures an interface waits for a program: threads run them ([`crew`]), and
 //! end with the last one. Which programs count is in [`programs`]; what each is given, and what
 //! becomes of one that hangs, in [`run`]. For people it is in `docs/hooks.md`.
 
@@ -15,78 +15,79 @@ mod run;
 use std::collections::BTreeMap;
 
 use crate::change::{Change, Edit};
-use crate::cloud::Slot;
-use crate::config::HooksConfig;
-use crate::contest::Left;
+use crate::config::Config;
 use crate::machine::View;
-use crate::snapshot::{MAIN, Snapshot};
+use crate::snapshot::MAIN;
+use crate::transitions::{Transition, Transitions};
 
 use crew::Crew;
-use events::{Event, Kind, Seen, events};
-use facts::{Facts, seen};
+use events::{Event, Kind};
+use facts::Facts;
 
 /// The hooks of one process.
-#[derive(Default)]
 pub(crate) struct Hooks {
-    /// What was told last of each interface, by its index.
-    told: BTreeMap<u32, Facts>,
-    /// What each device was like before anything was done, where that is what counts.
-    before: BTreeMap<u32, Facts>,
+    transitions: Transitions,
     crew: Crew,
 }
 
+impl Default for Hooks {
+    fn default() -> Self {
+        Hooks { transitions: Transitions::with_primary(), crew: Crew::default() }
+    }
+}
+
 impl Hooks {
-    /// Tells of what is new since the last time: of an interface as soon as nothing is left to do for
-    /// it, and of one that is gone. What is left alone by the agent is not as it shall be.
-    pub(crate) fn observe(&mut self, config: &HooksConfig, view: &View, left: &[Left]) {
-        if !config.directory.is_dir() {
-            // Who puts one there later is told of everything then.
-            self.told.clear();
-            return;
-        }
-        let seen = seen(view, left);
-        for event in events(&mut self.told, &seen) {
-            self.crew.add(config, event);
+    /// Tells of what a look showed to be new.
+    pub(crate) fn observe(&mut self, config: &Config, view: &View) {
+        for transition in self.transitions.take(view) {
+            self.add(config, event(transition, config.agent.table_base));
         }
     }
 
-    /// Takes note of what is plugged before a command does anything, so that only what that changes
-    /// is told of.
-    pub(crate) fn begin(&mut self, snapshot: &Snapshot, table_base: u32) {
-        self.before = facts::of_devices(snapshot, table_base);
-        let works = |index: &u32| {
-            let plugged = snapshot.journals().any(|(link, _)| link.index == *index);
-            plugged && snapshot.our_addresses(*index).next().is_some()
-        };
-        self.told = self.before.clone().into_iter().filter(|(index, _)| works(index)).collect();
+    /// Takes note of what there is before a command does anything, so that only what that changes is
+    /// told of.
+    pub(crate) fn begin(&mut self, view: &View) {
+        self.transitions.take(view);
     }
 
-    /// As [`Hooks::observe`], for a command: what differs from before it began.
-    pub(crate) fn observe_after(&mut self, config: &HooksConfig, view: &View) {
-        let seen = seen(view, &[]);
-        for (index, is) in &seen {
-            let Seen::Settled(now) = is else { continue };
-            let Some(before) = self.before.remove(index) else { continue };
-            // What metadata alone tells was not known before.
-            if now.primary || self.told.contains_key(index) {
-                self.told.insert(*index, before.with_identity_of(now));
+    /// As [`Hooks::observe`], for a command that made these changes. Of the primary nobody knew before
+    /// metadata was asked, and of what has gone before anybody looked there is what was removed of it:
+    /// `named`, where it was the only one, says who it was.
+    pub(crate) fn observe_made(
+        &mut self,
+        config: &Config,
+        view: &View,
+        made: &[Change],
+        named: Option<&str>,
+    ) {
+        self.tell_of_left_over(config, made, named);
+        for transition in self.transitions.take(view) {
+            let mut event = event(transition, config.agent.table_base);
+            if event.kind == Kind::Ready && event.interface.primary {
+                let about = |change: &&Change| {
+                    let index = change.interface.as_ref().map(|about| about.index);
+                    index == event.interface.ifindex
+                };
+                let told = |change: &Change| {
+                    use Edit::{AddAddress, AddRoute, RemoveAddress, RemoveRoute};
+                    matches!(
+                        &change.edit,
+                        AddAddress(_) | RemoveAddress(_) | AddRoute(_) | RemoveRoute(_)
+                    )
+                };
+                if !made.iter().filter(about).any(told) {
+                    continue;
+                }
+                event.kind = Kind::Changed;
             }
-        }
-        for event in events(&mut self.told, &seen) {
-            self.crew.add(config, event);
+            self.add(config, event);
         }
     }
 
     /// Tells of interfaces that were gone before anybody looked, as far as what was removed of them
-    /// says: their tables, and the addresses that rules led there. `named`: who was named, where that
-    /// is one.
-    pub(crate) fn tell_of_left_over(
-        &mut self,
-        config: &HooksConfig,
-        table_base: u32,
-        removed: &[Change],
-        named: Option<&str>,
-    ) {
+    /// says: their tables, and the addresses that rules led there.
+    fn tell_of_left_over(&self, config: &Config, removed: &[Change], named: Option<&str>) {
+        let table_base = config.agent.table_base;
         let mut gone: BTreeMap<u32, Facts> = BTreeMap::new();
         for change in removed.iter().filter(|change| change.interface.is_none()) {
             let (table, source) = match &change.edit {
@@ -100,24 +101,44 @@ impl Hooks {
             if table == MAIN || table < table_base {
                 continue;
             }
-            let facts = gone.entry(table).or_insert_with(|| Facts {
-                table: Some(table),
-                ..Facts::in_slot(Slot::of_table(table, table_base))
-            });
+            let facts = gone.entry(table).or_insert_with(|| Facts::of_table(table, table_base));
             let alone = source.filter(|source| source.prefix_len() == source.max_prefix_len());
             facts.addresses.extend(alone.map(|address| address.to_string()));
         }
         let only = gone.len() == 1;
-        for (_, mut facts) in gone {
+        for mut facts in gone.into_values() {
             if let Some(named) = named.filter(|_| only) {
                 facts.name_as(named);
             }
-            self.crew.add(config, Event { kind: Kind::Gone, interface: facts, before: None });
+            self.add(config, Event { kind: Kind::Gone, interface: facts, before: None });
+        }
+    }
+
+    fn add(&self, config: &Config, event: Event) {
+        // Where there are none, no thread has to find that out.
+        if config.hooks.directory.is_dir() {
+            self.crew.add(&config.hooks, event);
         }
     }
 
     /// Waits until all programs have ended, each of which has its deadline.
     pub(crate) fn wait(&self) {
         self.crew.wait();
+    }
+}
+
+fn event(transition: Transition, table_base: u32) -> Event {
+    match transition {
+        Transition::Ready { interface, .. } => {
+            Event { kind: Kind::Ready, interface: Facts::of(&interface, table_base), before: None }
+        }
+        Transition::Changed { before, interface } => Event {
+            kind: Kind::Changed,
+            interface: Facts::of(&interface, table_base),
+            before: Some(Facts::of(&before, table_base)),
+        },
+        Transition::Gone { interface } => {
+            Event { kind: Kind::Gone, interface: Facts::of(&interface, table_base), before: None }
+        }
     }
 }
