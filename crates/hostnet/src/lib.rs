@@ -23,8 +23,10 @@ pub mod config;
 mod containers;
 mod contest;
 mod desired;
+pub mod doctor;
 pub mod explain;
 mod forwarding;
+pub mod hooks;
 mod inquiry;
 mod journal;
 mod machine;
@@ -38,6 +40,7 @@ pub mod render;
 mod schedule;
 mod snapshot;
 pub mod status;
+mod transitions;
 
 pub use apply::{Applied, apply};
 pub use change::{Change, Edit, InterfaceRef};
