@@ -81,7 +81,7 @@ impl Emulated {
     /// Waits until nothing of ours is in the network.
     fn becomes_bare(&mut self) {
         self.eventually(
-            "! { ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; } \
+            "! { ip -N rule; ip -6 -N rule; ip -N route show table all; ip -6 -N route show table all; } \
              | grep -q 'proto 106' && ! ip link | grep -q jackfield:",
         );
     }

@@ -1,6 +1,6 @@
 # Everything of the network that a plug could touch, but times.
 for family in -4 -6; do
-    ip $family rule show
+    ip -N $family rule show
     ip -N -d $family route show table all | sed 's/ expires [0-9]*sec//'
 done
 ip -o -N -d address show | sed 's/ valid_lft .*//'
