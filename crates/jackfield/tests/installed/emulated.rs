@@ -30,6 +30,8 @@ const JOIN: &str = r#"
     echo 1 >"/proc/sys/net/ipv6/conf/$1/disable_ipv6"
     ip address flush dev "$1"
     ip tuntap add "$2" mode tap vnet_hdr
+    # A processor that is emulated may be late by seconds where others are busy.
+    ip link set "$2" txqueuelen 10000
     echo 1 >"/proc/sys/net/ipv6/conf/$2/disable_ipv6"
     for pair in "$1 $2" "$2 $1"; do
         set -- $pair
