@@ -167,7 +167,7 @@ fn each_thing_that_is_broken_is_named_with_its_cure() {
     ];
     for (make, mend, check, result, words) in broken {
         shell(&stage.a, make);
-        let before = NetworkState::of(&stage.a);
+        let before = NetworkState::settled(&stage.a);
         looked().has(check, result, words);
         assert_same(&before, &NetworkState::of(&stage.a));
         shell(&stage.a, mend);
