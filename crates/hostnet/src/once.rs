@@ -313,12 +313,30 @@ impl Session {
                 }
             }
         }
-        let view = self.view(&Scope::Unplug(unplugged))?;
-        report.changes = self.make(&view.plan)?;
+        report.changes = self.take_away(&Scope::Unplug(unplugged))?;
+        Ok(report)
+    }
+
+    /// Removes everything that is ours in this network namespace, whatever metadata says: interfaces are
+    /// as they were before they were plugged, and so is the primary.
+    ///
+    /// # Errors
+    /// Where an agent runs that would plug it again, or the kernel refuses.
+    pub fn unplug_all(&mut self) -> Result<Report, OnceError> {
+        if crate::agent::is_running() {
+            return Err(OnceError::AgentRuns("everything".to_owned()));
+        }
+        let changes = self.take_away(&Scope::Nothing)?;
+        Ok(Report { changes, remarks: Vec::new() })
+    }
+
+    fn take_away(&mut self, scope: &Scope) -> Result<Vec<Change>, OnceError> {
+        let view = self.view(scope)?;
+        let changes = self.make(&view.plan)?;
         if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
             return Err(OnceError::Manager(text));
         }
-        Ok(report)
+        Ok(changes)
     }
 
     /// A device without journal that has something of ours is the primary; metadata is asked where
