@@ -32,11 +32,13 @@ use crate::config::Config;
 use crate::contest::Contest;
 use crate::desired::{Desired, Role, Scope, is_link_local};
 use crate::forwarding::Forwarding;
+use crate::hooks::Hooks;
 use crate::inquiry;
 use crate::machine::{Answer, Machine, TOGETHER, View, ask_in_parts};
 use crate::plan::Plan;
 use crate::schedule::{Outcome, Round, Schedule};
 use crate::snapshot::{Candidate, MAIN, OURS, Snapshot, may_be_cloud_interface};
+use crate::transitions::{Transition, Transitions};
 
 /// How long one round of requests may take. What is not known by then is asked again.
 const ROUND: Duration = Duration::from_secs(2);
@@ -160,6 +162,10 @@ struct Agent {
     contest: Contest,
     /// Who removed something of ours last.
     suspect: Option<(Instant, String)>,
+    /// Which interfaces are ready.
+    transitions: Transitions,
+    /// Programs that are told of it.
+    hooks: Hooks,
     started: bool,
     metadata_failing: bool,
     complaints: BTreeSet<String>,
@@ -180,11 +186,16 @@ struct Made {
     applied: Applied,
     /// Whether they undid what somebody else had done.
     drift: bool,
-    /// When they are verified at the latest.
-    verify: Instant,
+    /// When they were made.
+    applied_at: Instant,
 }
 
 impl Made {
+    /// When they are verified at the latest.
+    fn verify(&self) -> Instant {
+        self.applied_at + VERIFYING
+    }
+
     /// The changes that the kernel accepted.
     fn done(&self) -> impl Iterator<Item = &Change> {
         let refused = self.applied.refused.iter().map(|(change, _)| change);
@@ -263,6 +274,8 @@ impl Agent {
             wanted: None,
             contest: Contest::default(),
             suspect: None,
+            transitions: Transitions::default(),
+            hooks: Hooks::default(),
             started: false,
             metadata_failing: false,
             complaints: BTreeSet::new(),
@@ -308,7 +321,7 @@ impl Agent {
     /// Whether changes were made this instant. The kernel goes on with a device that has come up, and
     /// tells of it: a look now would hold the lock that it needs for that.
     fn is_left_in_peace(&self) -> bool {
-        self.made.as_ref().is_some_and(|made| Instant::now() < made.verify)
+        self.made.as_ref().is_some_and(|made| Instant::now() < made.verify())
     }
 
     /// Waits for something to happen and takes it in. True: a signal says to stop.
@@ -386,12 +399,12 @@ impl Agent {
         if over(self.patience) || over(self.retry.map(|(at, _)| at)) {
             self.look_afresh();
         }
-        self.look |= over(self.meeting) || over(self.made.as_ref().map(|made| made.verify));
+        self.look |= over(self.meeting) || over(self.made.as_ref().map(Made::verify));
         Ok(false)
     }
 
     fn timers(&self) -> impl Iterator<Item = Instant> {
-        let verify = self.made.as_ref().map(|made| made.verify);
+        let verify = self.made.as_ref().map(Made::verify);
         let retry = self.retry.map(|(at, _)| at);
         [self.patience, retry, self.meeting, verify].into_iter().flatten()
     }
@@ -601,8 +614,8 @@ impl Agent {
             let by = left.culprit.map(|by| format!(", last by {by}")).unwrap_or_default();
             warn!("undone again and again{by}, left alone: {}", left.change);
         }
-        if let Some(made) = made {
-            self.verify(&made, &view);
+        if let Some(made) = &made {
+            self.verify(made, &view);
             // What is still missing is tried again after longer and longer waits: the kernel has
             // said why it is.
             let tried = |change: &Change| made.plan.changes.contains(change);
@@ -610,6 +623,7 @@ impl Agent {
                 let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| wait);
                 debug!("{} changes left, tried again in {wait:?}", view.plan.changes.len());
                 self.retry = Some((Instant::now() + wait, (wait * 2).min(LONGEST_RETRY)));
+                self.take_transitions(&view, Some(made));
                 self.complain(&view);
                 self.seen = Some(view.snapshot);
                 return Ok(());
@@ -619,6 +633,7 @@ impl Agent {
         if view.plan.is_empty() {
             self.settled = Some(settled);
             self.retry = None;
+            self.take_transitions(&view, made.as_ref());
             self.complain(&view);
             self.seen = Some(view.snapshot);
             // What is left to another manager may never come about.
@@ -642,9 +657,29 @@ impl Agent {
             let reason = applied.refused.first().map(|(_, reason)| reason.clone());
             return Err(AgentError::NotPermitted(reason.unwrap_or_default()));
         }
-        let verify = Instant::now() + VERIFYING;
-        self.made = Some(Made { plan: view.plan, applied, drift, verify });
+        let applied_at = Instant::now();
+        // Changes come first.
+        self.take_transitions(&view, made.as_ref());
+        self.made = Some(Made { plan: view.plan, applied, drift, applied_at });
         Ok(())
+    }
+
+    /// Takes note of which interfaces have become ready, changed or gone.
+    fn take_transitions(&mut self, view: &View, made: Option<&Made>) {
+        let now = Instant::now();
+        for transition in self.transitions.take(view) {
+            match transition {
+                Transition::Ready { interface, found } => {
+                    // They were made before they were verified.
+                    let since = made.map_or(now, |made| made.applied_at);
+                    let took = self.schedule.age(since, interface.mac).filter(|_| !found);
+                    debug!("{} is ready: {took:?}", interface.name);
+                }
+                Transition::Changed { interface, .. } => debug!("{} has changed", interface.name),
+                Transition::Gone { interface } => debug!("{} is gone", interface.name),
+            }
+        }
+        self.hooks.observe(self.machine.config(), view);
     }
 
     /// Takes note of what was made, before it is decided what is made next.

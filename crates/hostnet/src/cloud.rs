@@ -36,6 +36,12 @@ impl Slot {
         base.saturating_add(self.offset())
     }
 
+    /// The slot of which this is the routing table; `None` below the base.
+    pub(crate) fn of_table(table: u32, base: u32) -> Option<Self> {
+        let offset = table.checked_sub(base)?;
+        Some(Slot { card: offset / 100, device: offset % 100 })
+    }
+
     /// The number of the slot among all slots of the host.
     pub fn offset(self) -> u32 {
         self.card.saturating_mul(100).saturating_add(self.device)

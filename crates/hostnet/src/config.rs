@@ -24,6 +24,8 @@ pub struct Config {
     pub agent: AgentConfig,
     /// What holds for every interface for which nothing else is said.
     pub defaults: InterfaceConfig,
+    /// Programs that are run after interfaces changed.
+    pub hooks: HooksConfig,
     /// Exceptions: the first that matches wins.
     #[serde(rename = "interface")]
     pub interfaces: Vec<InterfaceOverride>,
@@ -63,6 +65,27 @@ impl Default for AgentConfig {
             table_base: 10_000,
             rule_priority: 14_000,
             mark_mask: 0x7f,
+        }
+    }
+}
+
+/// Programs that are run after interfaces changed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HooksConfig {
+    /// Where they are; there need not be such a directory.
+    #[serde(deserialize_with = "absolute_path")]
+    pub directory: PathBuf,
+    /// How long one may take.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+}
+
+impl Default for HooksConfig {
+    fn default() -> Self {
+        HooksConfig {
+            directory: PathBuf::from("/etc/jackfield/hooks.d"),
+            timeout: Duration::from_secs(30),
         }
     }
 }
@@ -398,6 +421,15 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     deserializer.deserialize_str(DurationVisitor)
 }
 
+fn absolute_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let written = path.to_string_lossy();
+    Err(de::Error::invalid_value(de::Unexpected::Str(&written), &"an absolute path"))
+}
+
 fn device_kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let kinds = Vec::<String>::deserialize(deserializer)?;
     let sound = |kind: &String| {
@@ -547,6 +579,9 @@ mod tests {
             ("[[interface]]\nmanage = false\n", 1, vec!["match"]),
             ("[[interface]]\nmatch = { mac = \"02:ec\" }\n", 2, vec!["mac", "02:ec"]),
             ("[[interface]]\nmatch = { mca = \"x\" }\n", 2, vec!["mca", "interface_id"]),
+            ("[hooks]\ndirectory = \"hooks.d\"\n", 2, vec!["hooks.d", "absolute path"]),
+            ("[hooks]\ntimeout = \"0s\"\n", 2, vec!["timeout", "0s", "from 1 s"]),
+            ("[hooks]\ndir = \"/x\"\n", 2, vec!["dir", "directory"]),
             ("[interfaces]\n", 1, vec!["interfaces", "interface"]),
             ("[agent\n", 1, vec!["agent"]),
         ] {

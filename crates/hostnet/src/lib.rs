@@ -25,6 +25,7 @@ mod contest;
 mod desired;
 pub mod explain;
 mod forwarding;
+mod hooks;
 mod inquiry;
 mod journal;
 mod machine;
@@ -38,6 +39,7 @@ pub mod render;
 mod schedule;
 mod snapshot;
 pub mod status;
+mod transitions;
 
 pub use apply::{Applied, apply};
 pub use change::{Change, Edit, InterfaceRef};

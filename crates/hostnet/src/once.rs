@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::change::{Change, Edit};
 use crate::config::Config;
 use crate::desired::{DesiredInterface, Role, Scope};
+use crate::hooks::Hooks;
 use crate::machine::{Answer, Machine, View, ask};
 use crate::plan::Plan;
 use crate::problem::Problem;
@@ -96,6 +97,9 @@ pub struct Report {
 pub struct Session {
     machine: Machine,
     client: Client,
+    hooks: Hooks,
+    /// Programs are told here of what becomes of interfaces: they are there, and no agent tells them.
+    tells_hooks: bool,
 }
 
 impl Session {
@@ -104,7 +108,12 @@ impl Session {
     /// # Errors
     /// Where the kernel cannot be talked to.
     pub fn open(config: Config, options: ClientOptions) -> Result<Self, OnceError> {
-        Ok(Session { machine: Machine::open(config)?, client: Client::new(options) })
+        Ok(Session {
+            machine: Machine::open(config)?,
+            client: Client::new(options),
+            hooks: Hooks::default(),
+            tells_hooks: false,
+        })
     }
 
     /// The machine.
@@ -194,7 +203,9 @@ impl Session {
             check_candidate(&snapshot, *index)?;
         }
         let chosen = |interface: &DesiredInterface| only.contains(&interface.index);
-        self.until_settled(&scope, Instant::now() + wait, &chosen)
+        let report = self.until_settled(&scope, Instant::now() + wait, &chosen);
+        self.hooks.wait();
+        report
     }
 
     /// Configures every interface that is not configured, and removes what is left of those that
@@ -213,11 +224,13 @@ impl Session {
         // What is gone is cleaned up also where what is there cannot be plugged.
         if matches!(report, Err(OnceError::Metadata(_))) {
             let view = self.view(&Scope::Everything)?;
-            self.make(&view.plan)?;
+            let made = self.make(&view.plan)?;
+            self.tell_hooks(&Scope::Everything, &made, None)?;
             if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
                 return Err(OnceError::Manager(text));
             }
         }
+        self.hooks.wait();
         report
     }
 
@@ -230,14 +243,20 @@ impl Session {
     ) -> Result<Report, OnceError> {
         let events = DeviceEvents::open()?;
         let mut report = Report::default();
+        let mut first = true;
         loop {
             let (snapshot, _) = self.machine.look()?;
+            if std::mem::take(&mut first) {
+                self.begin_hooks(&snapshot);
+            }
             let devices = u32::try_from(snapshot.candidates().count());
             let patience = ROUND.max(EACH * devices.map_or(MANY, |devices| devices.min(MANY)));
             let round = deadline.min(Instant::now() + patience);
             let heard = self.ask_about(&snapshot, round);
             let view = self.view(scope)?;
-            report.changes.extend(self.make(&view.plan)?);
+            let made = self.make(&view.plan)?;
+            self.tell_hooks(scope, &made, None)?;
+            report.changes.extend(made);
             let waiting = view.desired.interfaces.iter().find_map(|interface| {
                 let waits = chosen(interface)
                     && matches!(
@@ -299,6 +318,7 @@ impl Session {
     /// Where one is the primary, an agent runs that would plug it again, or the kernel refuses.
     pub fn unplug(&mut self, names: &[String], wait: Duration) -> Result<Report, OnceError> {
         let (snapshot, _) = self.machine.look()?;
+        self.begin_hooks(&snapshot);
         let mut unplugged = BTreeSet::new();
         let mut report = Report::default();
         for name in names {
@@ -313,7 +333,8 @@ impl Session {
                 }
             }
         }
-        report.changes = self.take_away(&Scope::Unplug(unplugged))?;
+        let named = names.first().filter(|_| names.len() == 1);
+        report.changes = self.take_away(&Scope::Unplug(unplugged), named.map(String::as_str))?;
         Ok(report)
     }
 
@@ -326,17 +347,47 @@ impl Session {
         if crate::agent::is_running() {
             return Err(OnceError::AgentRuns("everything".to_owned()));
         }
-        let changes = self.take_away(&Scope::Nothing)?;
+        let (snapshot, _) = self.machine.look()?;
+        self.begin_hooks(&snapshot);
+        let changes = self.take_away(&Scope::Nothing, None)?;
         Ok(Report { changes, remarks: Vec::new() })
     }
 
-    fn take_away(&mut self, scope: &Scope) -> Result<Vec<Change>, OnceError> {
+    /// `named`: the only interface that was named.
+    fn take_away(&mut self, scope: &Scope, named: Option<&str>) -> Result<Vec<Change>, OnceError> {
         let view = self.view(scope)?;
         let changes = self.make(&view.plan)?;
         if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
             return Err(OnceError::Manager(text));
         }
+        self.tell_hooks(scope, &changes, named)?;
+        self.hooks.wait();
         Ok(changes)
+    }
+
+    /// Takes note of what is there before anything is done, where programs are to be told of it.
+    fn begin_hooks(&mut self, snapshot: &Snapshot) {
+        let there = self.machine.config().hooks.directory.is_dir();
+        self.tells_hooks = there && !crate::agent::is_running();
+        if self.tells_hooks {
+            // Nothing is known of the cloud: what is plugged is held.
+            let view = self.machine.view(snapshot.clone(), &Scope::Everything);
+            self.hooks.begin(&view);
+        }
+    }
+
+    /// Has programs told of what became of interfaces. `named`: the only one that was named.
+    fn tell_hooks(
+        &mut self,
+        scope: &Scope,
+        made: &[Change],
+        named: Option<&str>,
+    ) -> Result<(), OnceError> {
+        if self.tells_hooks {
+            let view = self.view(scope)?;
+            self.hooks.observe_made(self.machine.config(), &view, made, named);
+        }
+        Ok(())
     }
 
     /// A device without journal that has something of ours is the primary; metadata is asked where

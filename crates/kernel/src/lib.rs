@@ -13,7 +13,8 @@
 //! * [`Namespace`] — network namespaces: named, by path, anonymous; [`MountNamespace`] beside them.
 //! * [`Nftables`], [`ConnectionMarks`] — a table of nf_tables, whole in one transaction, and
 //!   [`NftablesMonitor`] for what changes there.
-//! * [`end_with_parent`] — processes that do not outlive the one that started them.
+//! * [`end_with_parent`], [`keep_standard_streams_alone`] — processes that do not outlive the one that
+//!   started them, and have nothing else of it.
 //! * [`ShortLivedAllocator`] — memory for processes that live for a millisecond.
 //! * [`sysctl`] — settings of one interface.
 //!
@@ -44,7 +45,7 @@ mod traffic_control;
 mod wire;
 
 pub use address::{Address, AddressFlags};
-pub use child::end_with_parent;
+pub use child::{end_with_parent, keep_standard_streams_alone};
 pub use connection_marks::{ConnectionMarks, MarksTable, NftablesState};
 pub use device_events::{
     DeviceAction, DeviceEvent, DeviceEvents, UdevEntries, udev_has_finished, udev_runs,

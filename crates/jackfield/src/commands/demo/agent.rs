@@ -10,7 +10,8 @@ use jackfield_lab::{Instance, Process};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The demo's interfaces are veth ends.
-const CONFIG: &[u8] = b"[agent]\ndevice_kinds = [\"physical\", \"veth\"]\n";
+const CONFIG: &[u8] = b"[agent]\ndevice_kinds = [\"physical\", \"veth\"]\n\
+    [hooks]\ndirectory = \"/nonexistent\"\n";
 /// This program, also where its file was moved or replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
 /// The configuration comes by standard input: there is no file to remove.
