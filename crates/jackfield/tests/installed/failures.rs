@@ -98,7 +98,7 @@ fn killed_the_agent_is_back_within_two_seconds() {
 fn hung_the_agent_is_killed_by_the_watchdog_and_back_within_two_seconds() {
     // Sooner than in the unit, whose own time is as long as a busy machine needs.
     let hang = |machine: &Machine, _| {
-        machine.write(
+        machine.disk().write(
             "/etc/systemd/system/jackfield.service.d/watchdog.conf",
             "[Service]\nWatchdogSec=1s\n",
         );
@@ -140,11 +140,11 @@ fn killed_for_its_memory_the_agent_is_back_within_two_seconds() {
 fn a_configuration_that_is_wrong_stops_neither_the_boot_nor_an_interface() {
     let Some((mut machine, one)) = machine() else { return };
     let wrong = [
-        ("[agent\n", "config.toml:1"),
+        ("[agent\n", "config.toml, line 1"),
         ("[agent]\nrefresh = \"30s\"\nrefesh = \"30s\"\n", "refesh"),
     ];
     for (text, told) in wrong {
-        machine.write("/etc/jackfield/config.toml", text);
+        machine.disk().write("/etc/jackfield/config.toml", text);
         let streams = machine.streams(&[&one]);
         machine.command("systemctl").args(["restart", "jackfield"]).output().unwrap();
         eventually("it has failed", PATIENCE, || {
@@ -165,7 +165,7 @@ fn a_configuration_that_is_wrong_stops_neither_the_boot_nor_an_interface() {
         let said: Vec<_> = status.lines().filter(|line| line.contains(told)).collect();
         assert_eq!(said.len(), 1, "{status}");
 
-        machine.write("/etc/jackfield/config.toml", LAB_CONFIG);
+        machine.disk().write("/etc/jackfield/config.toml", LAB_CONFIG);
         machine.shell("systemctl start jackfield");
         machine.is_configured(&one);
         machine.talks(&[&one]);

@@ -1,11 +1,8 @@
 //! A machine with Debian on its disk and systemd as its first process: an instance of the lab, in
 //! processes, mounts, control groups and names of its own.
 //!
-//! The disk is what `scripts/debian-root` made, under a layer in memory that takes all that is
-//! written. What holds the disk is a process of its own, so that the disk stays while the machine is
-//! off; what ends with the test is killed by the kernel.
+//! What ends with the test is killed by the kernel.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,21 +10,17 @@ use std::time::{Duration, Instant};
 
 use jackfield_lab::{Instance, Process};
 
-use crate::harness::{PATIENCE, Stage, eventually, not_tested};
+use crate::disk::{Disk, start};
+use crate::harness::{PATIENCE, Stage, eventually};
 
 /// How long a machine may take to boot or to shut down while others use this one.
 const BOOT: Duration = Duration::from_secs(60);
 
-/// Where the holder of the disk has everything: a layer in memory over `$1`, as `root`, and the
-/// control groups of this machine.
-const HOLD: &str = r#"
-    mount -t tmpfs -o mode=755 tmpfs /run
-    mkdir /run/upper /run/work /run/root /run/cgroup
-    mount -t overlay -o "lowerdir=$1,upperdir=/run/upper,workdir=/run/work" overlay /run/root
+/// Gives the holder of the disk the control group `$1`, which will be the machine's.
+const GROUP: &str = r#"
+    mkdir /run/cgroup
     mount -t cgroup2 cgroup2 /run/cgroup
-    mkdir "/run/cgroup/$2"
-    echo held
-    exec sleep infinity
+    mkdir "/run/cgroup/$1"
 "#;
 
 /// Starts `$2` as the first process of the machine, in the control group `$1`, which is the root of
@@ -64,6 +57,9 @@ const BOOTED: &str = r#"
     ln -s /proc/self/fd dev/fd
     mount -t tmpfs -o mode=1777 tmpfs dev/shm
     mount -t tmpfs -o mode=755 tmpfs run
+    # Where this is missing when it starts, systemd takes itself for a guest of a host that has udevd.
+    mkdir run/udev
+    >run/udev/control
     echo "$outside"
     exec </dev/null >/dev/null 2>&1
     pivot_root . mnt
@@ -76,21 +72,14 @@ const BOOTED: &str = r#"
 const COLDPLUG: &str = "[Service]\nExecStart=\n\
                         ExecStart=udevadm trigger --action=add --subsystem-match=net\n";
 
-/// The root file system; `None`, which is said, where there is none and nobody insists.
-fn root() -> Option<PathBuf> {
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/debian/root"));
-    if root.join("usr/lib/systemd/systemd").exists() {
-        return Some(root.canonicalize().unwrap());
-    }
-    not_tested(format!("there is no Debian in {}: run scripts/debian-root", root.display()));
-    None
-}
+/// Interfaces are links of the lab here, which nobody takes for the cloud's unless told to.
+const DEVICES: &str = r#"SUBSYSTEM=="net", KERNEL=="eth*", ENV{JACKFIELD_PLUG}="1""#;
 
 /// A machine. Dropped, everything of it is killed and gone.
 pub(crate) struct Machine {
     /// While it is on.
     running: Option<Running>,
-    disk: Process,
+    disk: Disk,
     group: String,
     pub(crate) stage: Stage,
 }
@@ -106,48 +95,31 @@ impl Machine {
     /// Debian to put on its disk.
     pub(crate) fn new() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let root = root()?;
+        let disk = Disk::new("root")?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let group = format!("jackfield-installed-{}-{number}", std::process::id());
-        let mut hold = Command::new("setpriv");
-        hold.args(["--pdeathsig", "KILL", "unshare", "--mount", "sh", "-ec", HOLD, "sh"]);
-        hold.arg(root).arg(&group);
-        let (disk, said) = start(&mut hold);
-        assert_eq!(said, "held");
+        disk.run(GROUP, &[&group]).unwrap();
         let mut machine = Machine { running: None, disk, group, stage: Stage::new() };
         machine.stage.a.power_cycle().unwrap();
-        machine.prepare(number);
+        machine.disk.prepare(machine.a());
+        let trigger = "/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf";
+        machine.disk.write(trigger, COLDPLUG);
+        machine.disk.write("/etc/udev/rules.d/80-lab.rules", &format!("{DEVICES}\n"));
         Some(machine)
-    }
-
-    /// What an image of a cloud has besides its packages.
-    fn prepare(&self, number: u32) {
-        self.write("/etc/machine-id", &format!("{:032x}\n", number + 1));
-        self.write("/etc/hostname", "lab\n");
-        self.write("/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf", COLDPLUG);
-        let primary = self.a().primary();
-        let mut network = format!("[Match]\nMACAddress={}\n", primary.mac);
-        network += "[Network]\nIPv6AcceptRA=no\n";
-        for address in primary.addresses() {
-            let (length, gateway) = match address.is_ipv4() {
-                true => (24, "10.0.1.1"),
-                false => (64, "fe80:ec2::1"),
-            };
-            network += &format!("Address={address}/{length}\nGateway={gateway}\n");
-        }
-        self.write("/etc/systemd/network/10-primary.network", &network);
-        let wanted = "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service";
-        std::fs::create_dir_all(self.file(wanted).parent().unwrap()).unwrap();
-        let unit = "/lib/systemd/system/systemd-networkd.service";
-        std::os::unix::fs::symlink(unit, self.file(wanted)).unwrap();
     }
 
     pub(crate) fn a(&self) -> &Instance {
         &self.stage.a
     }
 
-    fn holder(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root/run", self.disk.id()))
+    /// Its disk, also while it is off.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Its control group, as this machine sees it.
+    fn group_directory(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/run/cgroup/{}", self.disk.holder(), self.group))
     }
 
     /// What its control group is called.
@@ -157,26 +129,14 @@ impl Machine {
 
     /// The processes that hold its disk, and that are its first, by their numbers outside.
     pub(crate) fn holder_and_first(&self) -> [u32; 2] {
-        [self.disk.id(), self.running.as_ref().expect("it is on").first]
-    }
-
-    /// A file on the machine's disk, also while the machine is off.
-    pub(crate) fn file(&self, path: &str) -> PathBuf {
-        self.holder().join("root").join(path.trim_start_matches('/'))
-    }
-
-    /// Writes a file on the machine's disk.
-    pub(crate) fn write(&self, path: &str, text: &str) {
-        let file = self.file(path);
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(file, text).unwrap();
+        [self.disk.holder(), self.running.as_ref().expect("it is on").first]
     }
 
     /// Switches it on.
     pub(crate) fn power_on(&mut self) {
         assert!(self.running.is_none());
         let mut command = self.a().command("nsenter").unwrap();
-        let holder = self.disk.id().to_string();
+        let holder = self.disk.holder().to_string();
         command.args(["--target", &holder, "--mount", "sh", "-ec", POWER, "sh"]);
         command.args([&self.group, BOOTED]);
         let (process, said) = start(&mut command);
@@ -196,7 +156,8 @@ impl Machine {
     #[track_caller]
     pub(crate) fn wait_until_booted(&self) {
         let state = self.wait_until_settled();
-        let failed = || self.shell("systemctl --failed --no-legend --plain; journalctl -b -p warning");
+        let failed =
+            || self.shell("systemctl --failed --no-legend --plain; journalctl -b -p warning");
         assert_eq!(state, "running", "{}", failed());
     }
 
@@ -208,6 +169,9 @@ impl Machine {
             let output = self.command("systemctl").arg("is-system-running").output().unwrap();
             state = String::from_utf8(output.stdout).unwrap().trim().to_owned();
             ["running", "degraded"].contains(&state.as_str())
+        });
+        eventually("the primary's addresses are in use", PATIENCE, || {
+            self.shell("ip -oneline address show tentative").is_empty()
         });
         state
     }
@@ -262,7 +226,7 @@ impl Machine {
     /// Switches it off and looks that nothing is left of it.
     pub(crate) fn close(mut self) {
         self.kill();
-        let group = self.holder().join("cgroup").join(&self.group);
+        let group = self.group_directory();
         eventually("no process is left", PATIENCE, || {
             let events = std::fs::read_to_string(group.join("cgroup.events")).unwrap();
             events.contains("populated 0")
@@ -284,22 +248,8 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
-        let _ = remove_groups(&self.holder().join("cgroup").join(&self.group));
+        let _ = remove_groups(&self.group_directory());
     }
-}
-
-/// Starts a command; it, and the first line that it says.
-fn start(command: &mut Command) -> (Process, String) {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = Process::start(command).unwrap();
-    let mut said = String::new();
-    BufReader::new(process.child().stdout.take().unwrap()).read_line(&mut said).unwrap();
-    if said.is_empty() {
-        let mut why = String::new();
-        process.child().stderr.take().unwrap().read_to_string(&mut why).unwrap();
-        panic!("no machine: {why}");
-    }
-    (process, said.trim().to_owned())
 }
 
 /// Control groups are directories that are removed from the leaves on, each by itself: their files

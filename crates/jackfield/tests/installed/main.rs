@@ -4,10 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod boot;
+mod disk;
+mod failures;
 #[path = "../system/harness.rs"]
 mod harness;
-mod debug;
-mod failures;
 mod machine;
 mod memory;
 mod package;

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use jackfield_lab::probe::{Echo, PacketStream, StreamReport, Transport, probe};
 use jackfield_lab::Lab;
+use jackfield_lab::probe::{Echo, PacketStream, StreamReport, Transport, probe};
 use serde_json::Value;
 
 use crate::harness::*;
@@ -47,9 +47,9 @@ fn package() -> Option<PathBuf> {
     }
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/package");
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut packages = entries.map(|entry| entry.path()).filter(|path| {
-        path.extension().is_some_and(|extension| extension == "deb")
-    });
+    let mut packages = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
     let found = packages.next();
     if found.is_none() {
         not_tested(format!("there is no package in {directory}: run scripts/package"));
@@ -107,10 +107,11 @@ impl Machine {
         let [_, package] = packages().unwrap();
         self.dpkg(package);
         self.is_active("jackfield");
-        self.write("/etc/jackfield/config.toml", LAB_CONFIG);
+        self.disk().write("/etc/jackfield/config.toml", LAB_CONFIG);
         match mode {
             Mode::Agent => self.shell("systemctl restart jackfield"),
-            Mode::Udev => self.shell("systemctl disable --now jackfield; systemctl enable --now jackfield-scan"),
+            Mode::Udev => self
+                .shell("systemctl disable --now jackfield; systemctl enable --now jackfield-scan"),
         };
         self.is_active(mode.unit());
     }
@@ -133,8 +134,8 @@ impl Machine {
 
     #[track_caller]
     fn dpkg(&self, package: &PathBuf) {
-        std::fs::create_dir_all(self.file("/var/cache/lab")).unwrap();
-        std::fs::copy(package, self.file("/var/cache/lab/it.deb")).unwrap();
+        std::fs::create_dir_all(self.disk().file("/var/cache/lab")).unwrap();
+        std::fs::copy(package, self.disk().file("/var/cache/lab/it.deb")).unwrap();
         self.shell("DEBIAN_FRONTEND=noninteractive dpkg --install /var/cache/lab/it.deb");
     }
 
@@ -196,7 +197,11 @@ impl Machine {
         };
         let end = std::time::Instant::now() + PATIENCE;
         while !configured() {
-            assert!(std::time::Instant::now() < end, "{} is not configured: {last:#}", interface.name);
+            assert!(
+                std::time::Instant::now() < end,
+                "{} is not configured: {last:#}",
+                interface.name
+            );
         }
         eventually("nothing is left to do", PATIENCE, || {
             self.command("jackfield").arg("plan").output().unwrap().status.success()
@@ -239,9 +244,7 @@ impl Machine {
         let addresses = self.addresses(interfaces);
         let echo = Echo::start(self.a(), &addresses).unwrap();
         let remote = self.stage.lab.remote();
-        let start = |address| {
-            (address, PacketStream::start(remote, None, address, EVERY).unwrap())
-        };
+        let start = |address| (address, PacketStream::start(remote, None, address, EVERY).unwrap());
         Streams { streams: addresses.into_iter().map(start).collect(), _echo: echo }
     }
 

@@ -20,7 +20,10 @@ fn story(mode: Mode) {
 
     let streams = machine.streams(&[]);
     let one = machine.attach(1);
-    eprintln!("{mode:?}: the first interface has its addresses after {:?}", machine.is_configured(&one));
+    eprintln!(
+        "{mode:?}: the first interface has its addresses after {:?}",
+        machine.is_configured(&one)
+    );
     let two = machine.attach(2);
     eprintln!("{mode:?}: the second after {:?}", machine.is_configured(&two));
     streams.lose_nothing();
