@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Plan(Show),
     /// What is plugged, how, and what is wrong
     Status(Show),
+    /// What is wrong with this host or may go wrong, and what to do; changes nothing
+    Doctor(Doctor),
     /// Which rule, table, route and interface a packet takes, why, and what would make it fail
     Explain(explain::Explain),
     /// Print the files that another network manager would be given, change nothing
@@ -103,6 +105,12 @@ pub(crate) struct Show {
     /// Name, alternative name or MAC; all where none is given
     #[arg(value_name = "IFACE")]
     pub(crate) interfaces: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
     #[command(flatten)]
     pub(crate) output: Output,
 }

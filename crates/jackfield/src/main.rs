@@ -40,6 +40,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Scan(scan) => commands::plug::scan(arguments, scan).map(done),
         Command::Plan(plan) => commands::plan::plan(arguments, plan).map(difference),
         Command::Status(status) => commands::status::status(arguments, status).map(done),
+        Command::Doctor(doctor) => {
+            commands::doctor::doctor(arguments, doctor.output).map(|healthy| match healthy {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            })
+        }
         Command::Explain(explain) => commands::explain::explain(arguments, explain).map(done),
         Command::Render(render) => commands::render::render(arguments, render).map(done),
         Command::Vm(vm) => commands::vm::vm(&vm.command).map(difference),

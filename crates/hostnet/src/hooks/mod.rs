@@ -20,6 +20,8 @@ use crate::machine::View;
 use crate::snapshot::MAIN;
 use crate::transitions::{Transition, Transitions};
 
+pub use programs::{Programs, Refused};
+
 use crew::Crew;
 use events::{Event, Kind};
 use facts::Facts;

@@ -16,25 +16,25 @@ const LEFT_BEHIND: [&str; 8] =
 
 /// What there is in a directory of hooks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Programs {
+pub struct Programs {
     /// What is run, in this order.
-    pub(crate) run: Vec<PathBuf>,
+    pub run: Vec<PathBuf>,
     /// What is not, although somebody may have meant it to be.
-    pub(crate) refused: Vec<Refused>,
+    pub refused: Vec<Refused>,
 }
 
 /// A file, or the directory itself, that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub struct Refused {
     /// Where it is.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// Why, and what to do about it.
-    pub(crate) why: String,
+    pub why: String,
 }
 
 impl Programs {
     /// Looks into the directory, for programs that run as `user`. One that is missing is empty.
-    pub(crate) fn in_directory(directory: &Path, user: u32) -> Self {
+    pub fn in_directory(directory: &Path, user: u32) -> Self {
         let mut programs = Programs::default();
         let mut refuse = |path: &Path, why: String| {
             programs.refused.push(Refused { path: path.to_owned(), why });

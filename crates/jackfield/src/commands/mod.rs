@@ -1,6 +1,7 @@
 //! The commands, one a file or a family of them.
 
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod plan;
 pub(crate) mod plug;

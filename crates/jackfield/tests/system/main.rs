@@ -22,6 +22,7 @@ mod killed;
 mod lag;
 mod matrix;
 mod others;
+mod packaging;
 mod plug;
 mod prefixes;
 mod published;

@@ -1,0 +1,112 @@
+//! Who sees to it that interfaces are plugged.
+
+use super::facts::{AGENT_UNIT, SCAN_UNIT, Unit};
+use super::{Facts, Finding};
+
+const CHECK: &str = "agent";
+
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![running(facts)];
+    findings.extend(facts.units.as_deref().and_then(modes));
+    findings
+}
+
+fn running(facts: &Facts) -> Finding {
+    let unit = |name: &str| facts.units.iter().flatten().find(|unit| unit.name == name);
+    let is = |unit: Option<&Unit>, state: &str| unit.is_some_and(|unit| unit.active == state);
+    let (agent, scan) = (unit(AGENT_UNIT), unit(SCAN_UNIT));
+    if facts.agent_runs {
+        let how = match (agent, is(agent, "active")) {
+            (_, true) => format!(" ({AGENT_UNIT})"),
+            (Some(_), false) => ", not by its unit".to_owned(),
+            (None, _) => String::new(),
+        };
+        return Finding::ok(CHECK, format!("an agent runs here{how}"));
+    }
+    if is(agent, "active") || is(agent, "activating") {
+        let text = format!("{AGENT_UNIT} is {}, and no agent runs in this network namespace", {
+            agent.map(|unit| unit.active.as_str()).unwrap_or_default()
+        });
+        return Finding::problem(CHECK, text, format!("see 'journalctl -u {AGENT_UNIT}'"));
+    }
+    if is(agent, "failed") {
+        let fix = format!("see 'journalctl -u {AGENT_UNIT}', and start it again");
+        return Finding::problem(CHECK, format!("{AGENT_UNIT} has failed"), fix);
+    }
+    if is(scan, "failed") {
+        let fix = format!("see 'journalctl -u {SCAN_UNIT}', and start it again");
+        return Finding::problem(CHECK, format!("{SCAN_UNIT} has failed"), fix);
+    }
+    if is(scan, "active") {
+        return Finding::ok(CHECK, format!("no agent: udev has interfaces plugged ({SCAN_UNIT})"));
+    }
+    let start = match agent.is_some_and(|unit| !unit.enabled.is_empty()) {
+        true => format!("systemctl enable --now {AGENT_UNIT}"),
+        false => "start 'jackfield run', or run 'jackfield scan' whenever something changed".into(),
+    };
+    Finding::warning(CHECK, "no agent runs here: nothing is plugged by itself", start)
+}
+
+/// One of the two, not both.
+fn modes(units: &[Unit]) -> Option<Finding> {
+    const CHECK: &str = "mode";
+    let on = |name: &str| {
+        let unit = units.iter().find(|unit| unit.name == name)?;
+        (unit.enabled == "enabled" || unit.active == "active").then_some(unit)
+    };
+    let installed = units.iter().any(|unit| !unit.enabled.is_empty());
+    match (on(AGENT_UNIT), on(SCAN_UNIT)) {
+        (Some(_), Some(_)) => Some(Finding::problem(
+            CHECK,
+            format!("{AGENT_UNIT} and {SCAN_UNIT} are both on"),
+            format!("switch one off: systemctl disable --now {SCAN_UNIT}"),
+        )),
+        (None, None) if installed => Some(Finding::warning(
+            CHECK,
+            format!("neither {AGENT_UNIT} nor {SCAN_UNIT} is on: after a boot nothing is plugged"),
+            format!("systemctl enable --now {AGENT_UNIT}"),
+        )),
+        (None, None) => None,
+        (Some(unit), None) | (None, Some(unit)) => {
+            Some(Finding::ok(CHECK, format!("{} is {}", unit.name, unit.enabled)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Outcome::{Ok, Problem, Warning};
+    use crate::doctor::tests::results;
+
+    fn facts(agent_runs: bool, agent: [&str; 2], scan: [&str; 2]) -> Facts {
+        let unit = |name: &str, [enabled, active]: [&str; 2]| Unit {
+            name: name.to_owned(),
+            enabled: enabled.to_owned(),
+            active: active.to_owned(),
+        };
+        let units = Some(vec![unit(AGENT_UNIT, agent), unit(SCAN_UNIT, scan)]);
+        Facts { agent_runs, units, ..Facts::default() }
+    }
+
+    #[test]
+    fn one_of_the_two_modes_is_on() {
+        let (off, none) = (["disabled", "inactive"], ["", "inactive"]);
+        let on = ["enabled", "active"];
+        for (facts, expected) in [
+            (facts(true, on, off), vec![("agent", Ok), ("mode", Ok)]),
+            (facts(false, off, on), vec![("agent", Ok), ("mode", Ok)]),
+            (facts(true, on, on), vec![("agent", Ok), ("mode", Problem)]),
+            (facts(false, off, off), vec![("agent", Warning), ("mode", Warning)]),
+            (facts(false, none, none), vec![("agent", Warning)]),
+            (facts(true, none, none), vec![("agent", Ok)]),
+            (facts(false, ["enabled", "failed"], off), vec![("agent", Problem), ("mode", Ok)]),
+            (facts(false, on, off), vec![("agent", Problem), ("mode", Ok)]),
+            (facts(false, off, ["enabled", "failed"]), vec![("agent", Problem), ("mode", Ok)]),
+        ] {
+            assert_eq!(results(&check(&facts)), expected, "{:?}", facts.units);
+        }
+        let without_systemd = Facts { agent_runs: true, ..Facts::default() };
+        assert_eq!(results(&check(&without_systemd)), [("agent", Ok)]);
+    }
+}
