@@ -1,6 +1,6 @@
 //! One at a time works on a VM.
 //!
-//! A file a VM under /run/jackfield is locked by who works on it; the kernel takes the lock from who
+//! A file a VM under /run/jackfield-vm is locked by who works on it; the kernel takes the lock from who
 //! is killed. What is killed may leave a plugin behind that goes on making things, and that has to
 //! end before anybody cleans up: a second file is inherited by every plugin, and by what plugins
 //! start. Both are removed by who ends in order, so that one that is found tells of a crash.

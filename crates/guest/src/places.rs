@@ -26,7 +26,7 @@ impl Places {
     /// Where namespaces are.
     pub const NAMESPACES: &str = "/var/run/netns";
     /// Where locks are.
-    pub(crate) const LOCKS: &str = "/run/jackfield";
+    pub(crate) const LOCKS: &str = "/run/jackfield-vm";
 
     /// Makes every path absolute, since it is remembered.
     ///

@@ -47,6 +47,18 @@ pub enum Scope {
     Only(BTreeSet<u32>),
     /// These are unplugged; all others stay as they are.
     Unplug(BTreeSet<u32>),
+    /// All, and nothing is ours any more: what is plugged is unplugged, and the primary is as without us.
+    Nothing,
+}
+
+impl Scope {
+    fn unplugs(&self, interface: u32) -> bool {
+        match self {
+            Scope::Everything | Scope::Only(_) => false,
+            Scope::Unplug(unplugged) => unplugged.contains(&interface),
+            Scope::Nothing => true,
+        }
+    }
 }
 
 /// What the machine shall be like.
@@ -290,16 +302,13 @@ impl<'a> Planner<'a> {
             insisted: self.config.insists(&identity),
         };
         let index = link.index;
+        if self.scope.unplugs(index) {
+            return self.release(&subject, Role::Unmanaged, Vec::new());
+        }
         let in_scope = match self.scope {
             Scope::Everything => true,
             Scope::Only(only) => only.contains(&index),
-            Scope::Unplug(unplug) => {
-                if unplug.contains(&index) {
-                    self.release(&subject, Role::Unmanaged, Vec::new());
-                    return;
-                }
-                false
-            }
+            Scope::Unplug(_) | Scope::Nothing => false,
         };
         if self.cloud.primary == Some(mac) {
             self.primary(&subject, in_scope);
@@ -359,12 +368,7 @@ impl<'a> Planner<'a> {
                 open: false,
                 insisted: false,
             };
-            let unplugged = match self.scope {
-                Scope::Everything => true,
-                Scope::Only(_) => false,
-                Scope::Unplug(unplug) => unplug.contains(&link.index),
-            };
-            if unplugged {
+            if *self.scope == Scope::Everything || self.scope.unplugs(link.index) {
                 self.release(&subject, Role::Unmanaged, Vec::new());
             } else {
                 self.hold_or(&subject, Role::Unmanaged, Vec::new());
@@ -947,8 +951,10 @@ impl<'a> Planner<'a> {
     /// nothing is plugged while anybody but the primary and plugged interfaces is in the group. That
     /// something was plugged, its journal tells, or where it is gone, the rules that it left.
     fn unnamed_primary(&self) -> Option<u32> {
-        let Scope::Unplug(unplugged) = self.scope else { return None };
-        let was_plugged = self.snapshot.journals().any(|(link, _)| unplugged.contains(&link.index))
+        if matches!(self.scope, Scope::Everything | Scope::Only(_)) {
+            return None;
+        }
+        let was_plugged = self.snapshot.journals().any(|(link, _)| self.scope.unplugs(link.index))
             || self.snapshot.rules.iter().any(|rule| rule.protocol == OURS);
         if self.cloud.primary.is_some() || !was_plugged {
             return None;

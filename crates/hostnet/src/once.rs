@@ -333,16 +333,36 @@ impl Session {
                 }
             }
         }
-        let scope = Scope::Unplug(unplugged);
-        let view = self.view(&scope)?;
-        report.changes = self.make(&view.plan)?;
+        let named = names.first().filter(|_| names.len() == 1);
+        report.changes = self.take_away(&Scope::Unplug(unplugged), named.map(String::as_str))?;
+        Ok(report)
+    }
+
+    /// Removes everything that is ours in this network namespace, whatever metadata says: interfaces are
+    /// as they were before they were plugged, and so is the primary.
+    ///
+    /// # Errors
+    /// Where an agent runs that would plug it again, or the kernel refuses.
+    pub fn unplug_all(&mut self) -> Result<Report, OnceError> {
+        if crate::agent::is_running() {
+            return Err(OnceError::AgentRuns("everything".to_owned()));
+        }
+        let (snapshot, _) = self.machine.look()?;
+        self.begin_hooks(&snapshot);
+        let changes = self.take_away(&Scope::Nothing, None)?;
+        Ok(Report { changes, remarks: Vec::new() })
+    }
+
+    /// `named`: the only interface that was named.
+    fn take_away(&mut self, scope: &Scope, named: Option<&str>) -> Result<Vec<Change>, OnceError> {
+        let view = self.view(scope)?;
+        let changes = self.make(&view.plan)?;
         if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
             return Err(OnceError::Manager(text));
         }
-        let named = names.first().filter(|_| names.len() == 1);
-        self.tell_hooks(&scope, &report.changes, named.map(String::as_str))?;
+        self.tell_hooks(scope, &changes, named)?;
         self.hooks.wait();
-        Ok(report)
+        Ok(changes)
     }
 
     /// Takes note of what is there before anything is done, where programs are to be told of it.

@@ -83,8 +83,11 @@ pub(crate) struct Plug {
 #[derive(Debug, Args)]
 pub(crate) struct Unplug {
     /// Name, alternative name or MAC; one that is gone may be named too
-    #[arg(required = true, value_name = "IFACE")]
+    #[arg(required_unless_present = "all", value_name = "IFACE")]
     pub(crate) interfaces: Vec<String>,
+    /// Everything of ours, also what is on the primary: it is as before jackfield was there
+    #[arg(long, conflicts_with = "interfaces")]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

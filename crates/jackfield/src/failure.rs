@@ -53,7 +53,7 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn status(&self) -> u8 {
         match self {
-            Failure::Usage(_) => 2,
+            Failure::Usage(_) | Failure::Config(_) => 2,
             Failure::Explain(error) if error.is_wrong_use() => 2,
             _ => 1,
         }

@@ -2,11 +2,17 @@
 //!
 //! The kernel names these files after the interface, and names change: each access makes sure that
 //! the name belongs to the interface index that is meant, before and after.
+//!
+//! Container engines mount `/proc/sys` read-only, and let nothing be mounted over it: where `JACKFIELD_SYS_NET`
+//! names a directory, that is `/proc/sys/net`. Whose namespace it shows depends on who looks, not on
+//! who mounted it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -103,8 +109,20 @@ fn path(name: &str, setting: Setting) -> PathBuf {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     };
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let named = std::env::var_os("JACKFIELD_SYS_NET").filter(|named| !named.is_empty());
+        named.map_or_else(|| PathBuf::from("/proc/sys/net"), PathBuf::from)
+    });
     // "." and ".." and names with a slash are no interface names: the kernel refuses them.
-    ["/proc/sys/net", protocol, "conf", name, setting.name].iter().collect()
+    [
+        ROOT.as_os_str(),
+        OsStr::new(protocol),
+        OsStr::new("conf"),
+        OsStr::new(name),
+        OsStr::new(setting.name),
+    ]
+    .iter()
+    .collect()
 }
 
 /// Tells whose a name is, in the namespace in which it was opened.

@@ -230,6 +230,12 @@ impl Process {
         command.spawn().attempt(|| format!("start {program}")).map(Self)
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// The process itself, to wait for it or to take its output.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0

@@ -62,6 +62,29 @@ impl Instance {
         udev::settle(&self.host)
     }
 
+    /// Ends the machine and starts it anew: nothing that its kernel knew is there any more. All
+    /// interfaces are in it from the start as hardware is, down and without addresses, each named
+    /// after its device number; that includes the primary, which nobody has configured.
+    ///
+    /// What still runs in what it was stays there, and has no interfaces any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::instance`].
+    pub fn power_cycle(&mut self) -> Result<()> {
+        self.udev = None;
+        self.host = Host::with_mounts(self.host.name())?;
+        let cloud = self.lab.cloud();
+        let mut fabric = self.lab.fabric();
+        for mac in cloud.attached_to(&self.id) {
+            let Some((_, device_number)) = cloud.attachment(mac) else { continue };
+            fabric.unplug(mac)?;
+            let record = cloud.interface(mac)?;
+            fabric.plug(&record, self.host.namespace(), &format!("eth{device_number}"))?;
+        }
+        Ok(())
+    }
+
     /// Makes a bridge like docker0, with the first address of each network, and lets the instance
     /// forward.
     ///

@@ -21,7 +21,10 @@ pub(crate) fn plug(arguments: &Arguments, plug: &Plug) -> Result<(), Failure> {
 
 pub(crate) fn unplug(arguments: &Arguments, unplug: &Unplug) -> Result<(), Failure> {
     let mut session = privileged(arguments)?;
-    let report = session.unplug(&unplug.interfaces, PRIMARY)?;
+    let report = match unplug.all {
+        true => session.unplug_all()?,
+        false => session.unplug(&unplug.interfaces, PRIMARY)?,
+    };
     tell(&mut session, &report, unplug.output)
 }
 

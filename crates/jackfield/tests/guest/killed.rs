@@ -194,7 +194,7 @@ fn a_plugin_that_outlives_its_killed_up_is_waited_for() {
     up.wait().unwrap();
     let mut down = machine.command(JACKFIELD).args(["vm", "down", "vm1"]).spawn().unwrap();
     // It has taken the lock, and waits for the plugin.
-    eventually(&machine, "! flock --nonblock /run/jackfield/vm1.lock true");
+    eventually(&machine, "! flock --nonblock /run/jackfield-vm/vm1.lock true");
     machine.shell("touch /run/go");
     assert!(down.wait().unwrap().success());
     machine.shell("rm /run/started /run/go; ! test -e /run/made");

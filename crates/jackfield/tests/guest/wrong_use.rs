@@ -115,10 +115,10 @@ fn a_plugin_that_hangs_is_killed_and_what_was_made_is_undone() {
 #[test]
 fn somebody_else_who_works_on_the_vm_is_waited_for_and_named() {
     let machine = Machine::new();
-    machine.shell("mkdir -p /run/jackfield");
+    machine.shell("mkdir -p /run/jackfield-vm");
     let mut other = machine.command("flock");
     jackfield_kernel::end_with_parent(&mut other);
-    let other = other.args(["--no-fork", "/run/jackfield/vm1.lock", "sleep", "1000"]);
+    let other = other.args(["--no-fork", "/run/jackfield-vm/vm1.lock", "sleep", "1000"]);
     let mut other = other.spawn().unwrap();
     // It is called so once it has the lock.
     while std::fs::read(format!("/proc/{}/comm", other.id())).unwrap() != b"sleep\n" {

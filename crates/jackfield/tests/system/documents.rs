@@ -1,7 +1,7 @@
 //! What is promised in writing: the JSON that programs read, every field of the type that is promised,
 //! and the configuration as the documents show it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jackfield_hostnet::config::Config;
 use serde_json::{Value, json};
@@ -296,4 +296,62 @@ fn the_configuration_in_the_documents_is_understood() {
     for example in examples(include_str!("../../../../docs/configuration.md")) {
         assert_ne!(parse(&example), defaults);
     }
+}
+
+/// The documents that people read, by their paths in the repository.
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = Vec::new();
+    for directory in ["", "docs"] {
+        let entries = std::fs::read_dir(root.join(directory)).unwrap();
+        found.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    found
+}
+
+/// What a document links to.
+fn links(text: &str) -> Vec<&str> {
+    let behind = text.split("](").skip(1);
+    behind.filter_map(|rest| Some(rest.split_once(')')?.0)).collect()
+}
+
+/// The names by which headings are linked to, as GitHub makes them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().chars();
+        let kept = kept.filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn links_between_the_documents_lead_somewhere() {
+    let mut count = 0;
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for link in links(&text) {
+            if link.contains("://") {
+                continue;
+            }
+            count += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => document.clone(),
+                path => document.parent().unwrap().join(path),
+            };
+            assert!(target.exists(), "{}: {link}", document.display());
+            if !anchor.is_empty() {
+                let anchors = anchors(&std::fs::read_to_string(&target).unwrap());
+                assert!(
+                    anchors.contains(&anchor.to_owned()),
+                    "{}: {link}: {anchors:?}",
+                    document.display()
+                );
+            }
+        }
+    }
+    assert!(count > 30, "{count} links");
 }

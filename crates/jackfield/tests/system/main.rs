@@ -23,6 +23,7 @@ mod killed;
 mod lag;
 mod matrix;
 mod others;
+mod packaging;
 mod plug;
 mod prefixes;
 mod published;

@@ -129,7 +129,7 @@ fn a_configuration_that_cannot_be_read_or_understood_is_told_of_with_file_line_a
         let mut jackfield = stage.a.command(JACKFIELD).unwrap();
         let output = jackfield.args(missing).output().unwrap();
         let said = ["cannot read the configuration /nonexistent/jackfield.toml", "--config"];
-        a.is_refused(&output, 1, &said);
+        a.is_refused(&output, 2, &said);
     }
     for (config, said) in [
         ("[agent]\nrefesh = \"30s\"\n", &["line 2", "refesh", "refresh"][..]),
@@ -148,7 +148,7 @@ fn a_configuration_that_cannot_be_read_or_understood_is_told_of_with_file_line_a
         let file = ConfigFile::new(config);
         let said = [said, &[file.path()]].concat();
         let output = jackfield_with(&stage.a, &file, &["plug", "eth1"]);
-        a.is_refused(&output, 1, &said);
+        a.is_refused(&output, 2, &said);
     }
 }
 
