@@ -688,7 +688,10 @@ impl Agent {
         let recent = |at: Instant| now.saturating_duration_since(at) < SUSPICION;
         let suspect = self.suspect.as_ref().filter(|(at, _)| recent(*at));
         let suspect = suspect.map(|(_, name)| name.as_str());
-        self.contest.note(now, made.done(), self.wanted.as_ref(), suspect);
+        let repairs = self.contest.note(now, made.done(), self.wanted.as_ref(), suspect);
+        if repairs > 0 {
+            debug!("{repairs} changes undid what somebody else had done");
+        }
     }
 
     /// Says what became of changes, when it is seen what the machine is like after them.
@@ -773,7 +776,12 @@ impl Agent {
             }
         }
         let now = Instant::now();
-        self.candidates = snapshot.candidates().map(|candidate| candidate.link.index).collect();
+        let candidates = snapshot.candidates().map(|candidate| candidate.link.index).collect();
+        let before = std::mem::replace(&mut self.candidates, candidates);
+        if !before.is_subset(&self.candidates) {
+            // Seen before it was told of.
+            self.wanted = None;
+        }
         for mac in changed {
             match snapshot.candidates().find(|candidate| candidate.mac == mac) {
                 Some(candidate) => self.announce(mac, candidate.link.index),

@@ -89,13 +89,15 @@ impl Contest {
 
     /// Takes note of changes that were made. Those count that had been made before: what they make
     /// was wanted when nothing was left to do (`settled`, where that is known). What we ourselves made something else of since is new.
+    /// Returns how many count.
     pub(crate) fn note<'c>(
         &mut self,
         now: Instant,
         made: impl Iterator<Item = &'c Change>,
         settled: Option<&Desired>,
         culprit: Option<&str>,
-    ) {
+    ) -> usize {
+        let mut repairs = 0;
         for change in made {
             let (key, value) = effect(change);
             if self.entries.get(&key).is_some_and(|entry| entry.value != value) {
@@ -114,10 +116,12 @@ impl Contest {
                 culprit: None,
             });
             entry.repairs.push(now);
+            repairs += 1;
             if let Some(culprit) = culprit {
                 entry.culprit = Some(culprit.to_owned());
             }
         }
+        repairs
     }
 
     /// What is left alone now.

@@ -333,11 +333,8 @@ impl Session {
                 }
             }
         }
-        let scope = Scope::Unplug(unplugged);
-        report.changes = self.take_away(&scope)?;
         let named = names.first().filter(|_| names.len() == 1);
-        self.tell_hooks(&scope, &report.changes, named.map(String::as_str))?;
-        self.hooks.wait();
+        report.changes = self.take_away(&Scope::Unplug(unplugged), named.map(String::as_str))?;
         Ok(report)
     }
 
@@ -352,18 +349,19 @@ impl Session {
         }
         let (snapshot, _) = self.machine.look()?;
         self.begin_hooks(&snapshot);
-        let changes = self.take_away(&Scope::Nothing)?;
-        self.tell_hooks(&Scope::Nothing, &changes, None)?;
-        self.hooks.wait();
+        let changes = self.take_away(&Scope::Nothing, None)?;
         Ok(Report { changes, remarks: Vec::new() })
     }
 
-    fn take_away(&mut self, scope: &Scope) -> Result<Vec<Change>, OnceError> {
+    /// `named`: the only interface that was named.
+    fn take_away(&mut self, scope: &Scope, named: Option<&str>) -> Result<Vec<Change>, OnceError> {
         let view = self.view(scope)?;
         let changes = self.make(&view.plan)?;
         if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
             return Err(OnceError::Manager(text));
         }
+        self.tell_hooks(scope, &changes, named)?;
+        self.hooks.wait();
         Ok(changes)
     }
 

@@ -10,6 +10,7 @@ mod client_matrix;
 mod clients;
 mod containers;
 mod demo;
+mod doctor;
 mod documents;
 mod explain;
 mod faults;
