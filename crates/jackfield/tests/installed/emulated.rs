@@ -96,8 +96,7 @@ impl Emulated {
 
         join(&stage.a, "eth0");
         let mut command = qemu(&stage.a, &disk, &files);
-        let console = std::fs::File::create(files.0.join("console")).unwrap();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(console);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut qemu = Process::start(&mut command).unwrap();
         let keyboard = qemu.child().stdin.take().unwrap();
         let screen = lines(qemu.child().stdout.take().unwrap());
