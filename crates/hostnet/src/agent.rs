@@ -6,11 +6,15 @@
 //! own. So a service that hangs never keeps a deleted rule from being put back. At rest there is one
 //! thread, and nothing but the refresh wakes it.
 
+mod reload;
+mod report;
+mod requests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -23,21 +27,22 @@ use jackfield_metadata::{Client, ClientOptions, Conversation, Listing, MacAddr, 
 use log::{debug, info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::api::{self, Door, Server};
 use crate::apply::Applied;
 use crate::change::{Change, Edit};
 use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::contest::Contest;
-use crate::desired::{Desired, Role, Scope, is_link_local};
+use crate::desired::{Desired, Scope, is_link_local};
 use crate::forwarding::Forwarding;
-use crate::inquiry;
 use crate::machine::{Answer, Machine, TOGETHER, View, ask_in_parts};
+use crate::metrics::Counts;
 use crate::plan::Plan;
 use crate::schedule::{Outcome, Round, Schedule};
 use crate::snapshot::{Candidate, MAIN, OURS, Snapshot, may_be_cloud_interface};
-use crate::transitions::{Transition, Transitions};
+use crate::transitions::Transitions;
 
 /// How long one round of requests may take. What is not known by then is asked again.
 const ROUND: Duration = Duration::from_secs(2);
@@ -84,32 +89,35 @@ fn system<E: Into<std::io::Error>>(attempt: &'static str) -> impl FnOnce(E) -> A
     move |error| AgentError::System { attempt, source: error.into() }
 }
 
+/// How long whoever asks whether there is an agent waits for that.
+const REACHING: Duration = Duration::from_secs(2);
+
 /// True where an agent runs in the calling thread's network namespace.
 pub fn is_running() -> bool {
-    matches!(lock(), Err(AgentError::Running))
+    api::client::is_running(REACHING)
 }
 
 /// Abstract socket names belong to the network namespace and vanish with the process.
-fn lock() -> Result<UnixDatagram, AgentError> {
-    let attempt = "take the agent's name";
-    let address = SocketAddr::from_abstract_name(inquiry::NAME).map_err(system(attempt))?;
-    UnixDatagram::bind_addr(&address).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::AddrInUse {
-            AgentError::Running
-        } else {
-            system(attempt)(error)
-        }
+fn lock() -> Result<Door, AgentError> {
+    Door::abstract_name().map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => AgentError::Running,
+        _ => system("take the agent's name")(error),
     })
 }
 
-/// Runs the agent until SIGTERM or SIGINT, which leave the network as it is.
+/// Runs the agent until SIGTERM or SIGINT, which leave the network as it is. `file`: where the
+/// configuration is read again.
 ///
 /// # Errors
 /// Where it cannot start, or the kernel cannot be talked to any more.
-pub fn run(config: Config, options: ClientOptions) -> Result<(), AgentError> {
-    let lock = lock()?;
-    lock.set_nonblocking(true).map_err(system("prepare the agent's name"))?;
-    let mut agent = Agent::open(config, options, lock)?;
+pub fn run(
+    config: Config,
+    file: Option<PathBuf>,
+    options: ClientOptions,
+) -> Result<(), AgentError> {
+    let server = Server::new(lock()?);
+    let mut agent = Agent::open(config, file, options, server)?;
+    agent.open_doors();
     info!("started");
     agent.run()
 }
@@ -117,7 +125,11 @@ pub fn run(config: Config, options: ClientOptions) -> Result<(), AgentError> {
 struct Agent {
     machine: Machine,
     /// By which it is asked.
-    name: UnixDatagram,
+    server: Server,
+    /// Where the configuration is.
+    configuration: reload::Configuration,
+    counts: Counts,
+    began: requests::Began,
     monitor: Monitor,
     events: DeviceEvents,
     /// udev's database, where there is one.
@@ -131,6 +143,8 @@ struct Agent {
     answers: (Sender<Answered>, Receiver<Answered>),
     wake: Arc<rustix::fd::OwnedFd>,
     signals: UnixStream,
+    /// SIGHUP: read the configuration again.
+    hangups: UnixStream,
     /// Something may have changed: look.
     look: bool,
     /// A device appeared: see it, while metadata is asked about it.
@@ -138,6 +152,8 @@ struct Agent {
     /// What the last look showed, as long as nothing is told to have changed since but the devices
     /// of which there is [`Agent::news`].
     seen: Option<Snapshot>,
+    /// When everything was looked at last.
+    looked: Option<Instant>,
     /// Candidates of which there is news since the last look, as last notified.
     news: BTreeMap<u32, Link>,
     /// When newcomers are looked at, although metadata has not answered.
@@ -164,7 +180,8 @@ struct Agent {
     /// Which interfaces are ready.
     transitions: Transitions,
     started: bool,
-    metadata_failing: bool,
+    /// What is known of the metadata service.
+    metadata: requests::Service,
     complaints: BTreeSet<String>,
     watchdog: Option<Watchdog>,
 }
@@ -229,16 +246,13 @@ struct Watchdog {
 impl Agent {
     fn open(
         config: Config,
+        file: Option<PathBuf>,
         options: ClientOptions,
-        name: UnixDatagram,
+        server: Server,
     ) -> Result<Self, AgentError> {
         let now = Instant::now();
-        let (signals, sender) = UnixStream::pair().map_err(system("open a socket pair"))?;
-        for signal in [SIGTERM, SIGINT] {
-            let sender = sender.try_clone().map_err(system("open a socket pair"))?;
-            signal_hook::low_level::pipe::register(signal, sender)
-                .map_err(system("handle signals"))?;
-        }
+        let signals = on_signals(&[SIGTERM, SIGINT])?;
+        let hangups = on_signals(&[SIGHUP])?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(system("make an event descriptor"))?;
         let refresh = config.agent.refresh;
@@ -249,16 +263,21 @@ impl Agent {
             entries: UdevEntries::open()?,
             filters: None,
             machine: Machine::open(config)?,
-            name,
+            server,
+            configuration: reload::Configuration::new(file),
+            counts: Counts::default(),
+            began: requests::Began::now(),
             client: Arc::new(Client::new(options)),
             schedule: Schedule::new(now, refresh),
             asking: None,
             answers: channel(),
             wake: Arc::new(wake),
             signals,
+            hangups,
             look: true,
             meet: false,
             seen: None,
+            looked: None,
             news: BTreeMap::new(),
             meeting: None,
             candidates: BTreeSet::new(),
@@ -273,7 +292,7 @@ impl Agent {
             suspect: None,
             transitions: Transitions::default(),
             started: false,
-            metadata_failing: false,
+            metadata: requests::Service::default(),
             complaints: BTreeSet::new(),
             // Half the time, as sd_watchdog_enabled(3) asks for.
             watchdog: sd_notify::watchdog_enabled()
@@ -305,6 +324,7 @@ impl Agent {
                 }
             }
             self.ask_what_is_due();
+            self.serve()?;
             self.feed_watchdog(Instant::now());
             if self.wait()? {
                 notify(&[NotifyState::Stopping]);
@@ -332,6 +352,9 @@ impl Agent {
         for timer in self.timers() {
             until = until.min(timer);
         }
+        if self.server.is_asked() && !self.is_left_in_peace() {
+            until = Instant::now();
+        }
         let timeout = until.saturating_duration_since(Instant::now());
         // Rounded up: a wake-up before the time would find nothing to do.
         let timeout = Duration::from_millis(timeout.as_millis().saturating_add(1) as u64);
@@ -347,27 +370,33 @@ impl Agent {
             filters,
             self.wake.as_fd(),
             self.signals.as_fd(),
-            self.name.as_fd(),
+            self.hangups.as_fd(),
         ]
         .map(|fd| PollFd::from_borrowed_fd(fd, interesting))
         .into();
         let conversation = self.asking.iter().map(|asking| &asking.conversation);
         descriptors.extend(conversation.flat_map(Conversation::awaited));
+        let known = descriptors.len();
+        descriptors.extend(self.server.awaited());
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(system("wait for events")(error)),
         }
         let mut ready = descriptors.iter().map(|fd| !fd.revents().is_empty());
-        let [monitor, events, entries, filters, wake, signals, asked] =
+        let [monitor, events, entries, filters, wake, signals, hangup] =
             std::array::from_fn(|_| ready.next().unwrap_or(false));
-        let told = ready.any(|is| is);
+        let of_service = known.saturating_sub(7);
+        let told = ready.by_ref().take(of_service).fold(false, |told, is| told | is);
+        let visited = ready.any(|is| is);
         drop(descriptors);
         if signals {
             let _ = self.signals.read(&mut [0; 16]);
             return Ok(true);
         }
-        if asked {
-            inquiry::answer(&self.name, &self.contest.left());
+        if hangup {
+            let _ = self.hangups.read(&mut [0; 16]);
+            // What went wrong is logged: a signal has no answer.
+            let _ = self.reload_and_log();
         }
         if monitor {
             self.take_notifications()?;
@@ -391,6 +420,9 @@ impl Agent {
             self.carry_on();
         }
         self.take_answers()?;
+        if visited || self.server.until().is_some_and(|until| until <= now) {
+            self.server.advance(now);
+        }
         let over = |timer: Option<Instant>| timer.is_some_and(|timer| timer <= now);
         if over(self.patience) || over(self.retry.map(|(at, _)| at)) {
             self.look_afresh();
@@ -402,7 +434,7 @@ impl Agent {
     fn timers(&self) -> impl Iterator<Item = Instant> {
         let verify = self.made.as_ref().map(Made::verify);
         let retry = self.retry.map(|(at, _)| at);
-        [self.patience, retry, self.meeting, verify].into_iter().flatten()
+        [self.patience, retry, self.meeting, verify, self.server.until()].into_iter().flatten()
     }
 
     /// Looks at everything, whatever was seen.
@@ -575,17 +607,7 @@ impl Agent {
         let now = Instant::now();
         self.machine.learn(now, &answer);
         let cloud = self.machine.memory().cloud();
-        match (answer.error(), self.metadata_failing) {
-            (Some(error), false) => {
-                self.metadata_failing = true;
-                warn!("{error}; what works stays as it is, and it is asked again");
-            }
-            (None, true) => {
-                self.metadata_failing = false;
-                info!("the metadata service answers again");
-            }
-            _ => {}
-        }
+        self.take_note_of_service(now, &answer, &round);
         for mac in round.macs() {
             let outcome = match answer.interfaces.get(&mac) {
                 None | Some(Err(_)) => Outcome::Failed,
@@ -607,8 +629,8 @@ impl Agent {
             self.note(made);
         }
         for left in self.contest.hold_back(Instant::now(), &mut view.plan) {
-            let by = left.culprit.map(|by| format!(", last by {by}")).unwrap_or_default();
-            warn!("undone again and again{by}, left alone: {}", left.change);
+            self.counts.given_up();
+            report::left_alone(&left, &view);
         }
         if let Some(made) = &made {
             self.verify(made, &view);
@@ -643,7 +665,8 @@ impl Agent {
         self.settled = drift.then_some(settled);
         for change in &view.plan.changes {
             if drift && !matches!(change.edit, Edit::Carry(_)) {
-                warn!("changed by somebody else, put back: {change}");
+                self.counts.repaired(change.object());
+                report::repaired(change);
             } else {
                 debug!("{change}");
             }
@@ -660,23 +683,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes note of which interfaces have become ready, changed or gone.
-    fn take_transitions(&mut self, view: &View, made: Option<&Made>) {
-        let now = Instant::now();
-        for transition in self.transitions.take(view) {
-            match transition {
-                Transition::Ready { interface, found } => {
-                    // They were made before they were verified.
-                    let since = made.map_or(now, |made| made.applied_at);
-                    let took = self.schedule.age(since, interface.mac).filter(|_| !found);
-                    debug!("{} is ready: {took:?}", interface.name);
-                }
-                Transition::Changed { interface, .. } => debug!("{} has changed", interface.name),
-                Transition::Gone { interface } => debug!("{} is gone", interface.name),
-            }
-        }
-    }
-
     /// Takes note of what was made, before it is decided what is made next.
     fn note(&mut self, made: &Made) {
         let now = Instant::now();
@@ -684,65 +690,6 @@ impl Agent {
         let suspect = self.suspect.as_ref().filter(|(at, _)| recent(*at));
         let suspect = suspect.map(|(_, name)| name.as_str());
         self.contest.note(now, made.done(), self.wanted.as_ref(), suspect);
-    }
-
-    /// Says what became of changes, when it is seen what the machine is like after them.
-    fn verify(&mut self, made: &Made, after: &View) {
-        for (change, reason) in &made.applied.refused {
-            // A device that went, was renamed or moved meanwhile explains itself.
-            if after.plan.changes.contains(change) {
-                warn!("the kernel refused '{change}': {reason}");
-            } else {
-                debug!("the kernel refused '{change}': {reason}; nothing of it is left to do");
-            }
-        }
-        for (change, reason) in &made.applied.withheld {
-            debug!("'{change}' was {reason}");
-        }
-        if !made.drift {
-            self.tell(&made.plan, after);
-        }
-    }
-
-    /// Says in a line an interface what was done.
-    fn tell(&self, done: &Plan, after: &View) {
-        let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
-        for change in &done.changes {
-            if let Edit::Marks { to, .. } = &change.edit {
-                let count = to.as_ref().map_or(0, |to| to.marks.len());
-                info!(
-                    "forwarded connections are answered by where they came in: {count} interfaces"
-                );
-                continue;
-            }
-            *counts.entry(change.interface.as_ref().map(|about| about.index)).or_default() += 1;
-        }
-        for (index, count) in counts {
-            let interface = after.desired.interfaces.iter().find(|i| Some(i.index) == index);
-            let Some(interface) = interface else {
-                info!("{count} changes: what belongs to no interface is gone");
-                continue;
-            };
-            let (name, mac) = (&interface.name, interface.mac);
-            let known = after.cloud.interfaces.get(&mac);
-            let id = known.and_then(|known| known.interface_id.as_ref());
-            let id = id.map(|id| format!(", {id}")).unwrap_or_default();
-            let left = after.left.iter().any(|change| {
-                change.interface.as_ref().is_some_and(|about| about.index == interface.index)
-            });
-            match (interface.role, interface.table, &interface.addresses) {
-                _ if left => info!(
-                    "{name} ({mac}{id}): {count} changes; the rest is left to {}",
-                    interface.backend.name()
-                ),
-                (Role::Plugged, Some(table), Some(addresses)) => info!(
-                    "{name} ({mac}{id}) works: {} addresses, table {table}; {count} changes",
-                    addresses.len()
-                ),
-                (Role::Unmanaged, ..) => info!("{name} ({mac}{id}) is released; {count} changes"),
-                _ => info!("{name} ({mac}{id}): {count} changes"),
-            }
-        }
     }
 
     fn look(&mut self) -> Result<View, AgentError> {
@@ -756,7 +703,10 @@ impl Agent {
         self.meeting = None;
         let (mut snapshot, mut changed) = match self.seen.take() {
             Some(seen) => self.machine.look_at(news.into_values().collect(), seen)?,
-            None => self.machine.look()?,
+            None => {
+                self.looked = Some(Instant::now());
+                self.machine.look()?
+            }
         };
         if snapshot.forwarding.on && self.filters.is_none() {
             self.filters = NftablesMonitor::open()?;
@@ -814,26 +764,6 @@ impl Agent {
         }
         self.with_udev.clone_from(&snapshot.awaiting_udev);
         Ok(snapshot)
-    }
-
-    /// Says once what stands in the way of an interface, and once that it is over.
-    fn complain(&mut self, view: &View) {
-        let mut complaints = BTreeSet::new();
-        for interface in &view.desired.interfaces {
-            // Every device that is no cloud interface is not listed: nothing to complain about.
-            let expected = interface.role == Role::Waiting;
-            for problem in &interface.problems {
-                let text = format!("{}: {}; {}", interface.name, problem.text, problem.fix);
-                if !self.complaints.contains(&text) {
-                    if expected { debug!("{text}") } else { warn!("{text}") }
-                }
-                complaints.insert(text);
-            }
-        }
-        for over in self.complaints.difference(&complaints) {
-            debug!("no longer: {over}");
-        }
-        self.complaints = complaints;
     }
 
     fn ask_what_is_due(&mut self) {
@@ -933,6 +863,17 @@ impl Settled {
         let forwarding = Forwarding { marks: None, ..view.snapshot.forwarding.clone() };
         Settled { cloud: view.cloud.clone(), devices, mirrored, awaiting_udev, forwarding }
     }
+}
+
+/// What is readable when one of the signals came.
+fn on_signals(signals: &[i32]) -> Result<UnixStream, AgentError> {
+    let (receiver, sender) = UnixStream::pair().map_err(system("open a socket pair"))?;
+    for signal in signals {
+        let sender = sender.try_clone().map_err(system("open a socket pair"))?;
+        signal_hook::low_level::pipe::register(*signal, sender)
+            .map_err(system("handle signals"))?;
+    }
+    Ok(receiver)
 }
 
 fn is_ours(subject: &Subject) -> bool {

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod api;
 mod apply;
 mod carrier;
 pub mod carry;
@@ -25,10 +26,10 @@ mod contest;
 mod desired;
 pub mod explain;
 mod forwarding;
-mod inquiry;
 mod journal;
 mod machine;
 mod managers;
+mod metrics;
 pub mod neighbours;
 pub mod once;
 mod plan;

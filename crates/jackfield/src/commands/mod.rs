@@ -4,6 +4,7 @@ pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod plan;
 pub(crate) mod plug;
+pub(crate) mod reload;
 pub(crate) mod render;
 pub(crate) mod run;
 pub(crate) mod status;

@@ -5,7 +5,8 @@ use crate::commands::{client_options, config, require_privilege};
 use crate::failure::Failure;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let config = config(arguments)?;
+    let config = config(arguments).map_err(Failure::into_unstartable)?;
     require_privilege()?;
-    Ok(jackfield_hostnet::agent::run(config, client_options(arguments))?)
+    let file = arguments.config.clone();
+    Ok(jackfield_hostnet::agent::run(config, file, client_options(arguments))?)
 }

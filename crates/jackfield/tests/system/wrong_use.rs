@@ -129,7 +129,9 @@ fn a_configuration_that_cannot_be_read_or_understood_is_told_of_with_file_line_a
         let mut jackfield = stage.a.command(JACKFIELD).unwrap();
         let output = jackfield.args(missing).output().unwrap();
         let said = ["cannot read the configuration /nonexistent/jackfield.toml", "--config"];
-        a.is_refused(&output, 1, &said);
+        // The service is not started again with it (RestartPreventExitStatus=2).
+        let status = if command == ["run"] { 2 } else { 1 };
+        a.is_refused(&output, status, &said);
     }
     for (config, said) in [
         ("[agent]\nrefesh = \"30s\"\n", &["line 2", "refesh", "refresh"][..]),
@@ -149,6 +151,8 @@ fn a_configuration_that_cannot_be_read_or_understood_is_told_of_with_file_line_a
         let said = [said, &[file.path()]].concat();
         let output = jackfield_with(&stage.a, &file, &["plug", "eth1"]);
         a.is_refused(&output, 1, &said);
+        let output = jackfield_with(&stage.a, &file, &["run"]);
+        a.is_refused(&output, 2, &said);
     }
 }
 
