@@ -6,6 +6,7 @@
 //! own. So a service that hangs never keeps a deleted rule from being put back. At rest there is one
 //! thread, and nothing but the refresh wakes it.
 
+mod asking;
 mod reload;
 mod report;
 mod requests;
@@ -23,12 +24,13 @@ use jackfield_kernel::{
     ConnectionMarks, DeviceEvents, Error as KernelError, Link, Monitor, NftablesMonitor,
     Notification, Route, Subject, UdevEntries, udev_has_finished,
 };
-use jackfield_metadata::{Client, ClientOptions, Conversation, Listing, MacAddr, Progress};
+use jackfield_metadata::{Client, ClientOptions, Conversation, MacAddr};
 use log::{debug, info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use self::asking::{Answered, Asking};
 use crate::api::{self, Door, Server};
 use crate::apply::Applied;
 use crate::change::{Change, Edit};
@@ -37,15 +39,13 @@ use crate::config::Config;
 use crate::contest::Contest;
 use crate::desired::{Desired, Scope, is_link_local};
 use crate::forwarding::Forwarding;
-use crate::machine::{Answer, Machine, TOGETHER, View, ask_in_parts};
+use crate::machine::{Machine, View};
 use crate::metrics::Counts;
 use crate::plan::Plan;
-use crate::schedule::{Outcome, Round, Schedule};
+use crate::schedule::Schedule;
 use crate::snapshot::{Candidate, MAIN, OURS, Snapshot, may_be_cloud_interface};
 use crate::transitions::Transitions;
 
-/// How long one round of requests may take. What is not known by then is asked again.
-const ROUND: Duration = Duration::from_secs(2);
 /// How long a device may stay with udev before it is configured all the same.
 const UDEV_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a newcomer is left alone while metadata is asked about it, where everything would have to
@@ -58,8 +58,6 @@ const VERIFYING: Duration = Duration::from_millis(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// …up to this.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// The stack of a thread that only asks metadata.
-const STACK: usize = 256 * 1024;
 /// How long who removed something of ours is taken for who made a repair necessary.
 const SUSPICION: Duration = Duration::from_secs(1);
 
@@ -186,14 +184,6 @@ struct Agent {
     watchdog: Option<Watchdog>,
 }
 
-/// A round that is under way.
-struct Asking {
-    conversation: Conversation,
-    round: Round,
-    /// The instance's own MAC, which is known.
-    primary: MacAddr,
-}
-
 /// Changes that were made, as far as the kernel accepted them.
 struct Made {
     plan: Plan,
@@ -217,12 +207,6 @@ impl Made {
         let not: Vec<&Change> = refused.chain(withheld).collect();
         self.plan.changes.iter().filter(move |change| !not.contains(change))
     }
-}
-
-/// What a round told, with the devices that it was about.
-struct Answered {
-    answer: Answer,
-    round: Round,
 }
 
 /// The state in which nothing was left to do: what differs with the same cloud and the same devices
@@ -579,48 +563,6 @@ impl Agent {
         })
     }
 
-    fn take_answers(&mut self) -> Result<(), AgentError> {
-        let answers: Vec<Answered> = self.answers.1.try_iter().collect();
-        if !answers.is_empty() && !self.news.is_empty() {
-            // What is told of a device that nobody has seen yet counts for nothing.
-            match self.see() {
-                Ok(snapshot) => self.seen = Some(snapshot),
-                // The look that follows says so.
-                Err(AgentError::Kernel(KernelError::Unsettled { .. })) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        for answered in answers {
-            if answered.round.macs().any(|mac| self.schedule.is_content(mac)) {
-                // What nobody notified is made good by the refresh, also where that tells nothing
-                // new.
-                self.seen = None;
-                self.machine.forget_neighbours();
-            }
-            self.look = true;
-            self.take_answer(answered);
-        }
-        Ok(())
-    }
-
-    fn take_answer(&mut self, Answered { answer, round }: Answered) {
-        let now = Instant::now();
-        self.machine.learn(now, &answer);
-        let cloud = self.machine.memory().cloud();
-        self.take_note_of_service(now, &answer, &round);
-        for mac in round.macs() {
-            let outcome = match answer.interfaces.get(&mac) {
-                None | Some(Err(_)) => Outcome::Failed,
-                Some(Ok(Listing::NotListed)) => Outcome::NotListed,
-                Some(Ok(Listing::Listed(facts))) if !facts.is_complete() => Outcome::Faulty,
-                Some(Ok(Listing::Listed(_))) if cloud.is_content(mac) => Outcome::Content,
-                Some(Ok(Listing::Listed(_))) => Outcome::Lagging,
-            };
-            debug!("metadata on {mac}: {outcome:?}");
-            self.schedule.answered(now, mac, outcome, &mut fastrand::f64);
-        }
-    }
-
     /// Looks at the machine, and makes it what it shall be.
     fn reconcile(&mut self) -> Result<(), AgentError> {
         let mut view = self.look()?;
@@ -764,80 +706,6 @@ impl Agent {
         }
         self.with_udev.clone_from(&snapshot.awaiting_udev);
         Ok(snapshot)
-    }
-
-    fn ask_what_is_due(&mut self) {
-        if let Some(round) = self.schedule.due(Instant::now(), &mut fastrand::f64) {
-            self.ask(round);
-        }
-    }
-
-    fn ask(&mut self, round: Round) {
-        debug!("asking metadata: {round:?}");
-        let deadline = Instant::now() + ROUND;
-        match self.client.known_primary() {
-            Some(primary)
-                if self.asking.is_none()
-                    && round.search.is_empty()
-                    && round.asks.len() <= TOGETHER =>
-            {
-                let conversation = self.client.begin(&round.asks, deadline);
-                self.asking = Some(Asking { conversation, round, primary });
-                self.carry_on();
-            }
-            _ => {
-                let (client, asked) = (Arc::clone(&self.client), round.clone());
-                self.leave(round, move |tell| ask_in_parts(&client, &asked, ROUND, tell));
-            }
-        }
-    }
-
-    /// Carries on the round that this thread asks, as far as is possible without waiting.
-    fn carry_on(&mut self) {
-        let Some(mut asking) = self.asking.take() else { return };
-        let progress = asking.conversation.advance();
-        if progress == Progress::Waiting {
-            self.asking = Some(asking);
-            return;
-        }
-        let Asking { conversation, round, primary } = asking;
-        let finish = move || {
-            let interfaces = conversation.finish();
-            Answer { primary: Some(Ok(primary)), interfaces }
-        };
-        if progress == Progress::Done {
-            // We hold the receiver.
-            let _ = self.answers.0.send(Answered { answer: finish(), round });
-        } else {
-            let asked = round.clone();
-            self.leave(round, move |tell| tell(asked, finish()));
-        }
-    }
-
-    /// Leaves a round to a thread of its own, which tells what was answered, at once or in parts.
-    fn leave(
-        &mut self,
-        round: Round,
-        ask: impl FnOnce(&mut dyn FnMut(Round, Answer)) + Send + 'static,
-    ) {
-        let sender = self.answers.0.clone();
-        let wake = Arc::clone(&self.wake);
-        let work = move || {
-            ask(&mut |round, answer| {
-                // The agent is gone where nobody receives.
-                if sender.send(Answered { answer, round }).is_ok() {
-                    let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
-                }
-            });
-        };
-        let thread =
-            std::thread::Builder::new().name("metadata".to_owned()).stack_size(STACK).spawn(work);
-        if let Err(error) = thread {
-            // A machine that is out of threads keeps its network: as if nobody had answered.
-            warn!("cannot ask metadata, no thread can be started: {error}");
-            self.look = true;
-            self.take_answer(Answered { answer: Answer::default(), round });
-        }
     }
 
     fn feed_watchdog(&mut self, now: Instant) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::sockets::{is_trusted, peer, reach};
+use super::sockets::{may_be_agent, peer, reach};
 use super::{INTERFACE, varlink};
 
 /// More than an agent has to say.
@@ -19,7 +19,7 @@ pub enum ClientError {
     /// No agent runs in this network namespace.
     #[error("no jackfield agent runs in this network namespace")]
     NoAgent,
-    /// Who answers is neither root nor who asks.
+    /// Who listens may not change the network: it is somebody who has taken the agent's name.
     #[error("what calls itself the jackfield agent here belongs to user {0}")]
     Impostor(u32),
     /// Only root may ask.
@@ -67,8 +67,7 @@ impl AgentClient {
             _ => silent(error),
         })?;
         let user = peer(&socket).map_err(silent)?;
-        // An abstract name may be taken by anybody.
-        if !is_trusted(&user) {
+        if !may_be_agent(&user) {
             return Err(ClientError::Impostor(user.uid.as_raw()));
         }
         let pid = user.pid.as_raw_nonzero().get().try_into().ok();

@@ -143,9 +143,30 @@ pub(super) fn peer(socket: impl AsFd) -> io::Result<UCred> {
     Ok(socket_peercred(socket)?)
 }
 
-/// Whether a user may ask the agent, or be it: root, and who runs this process.
+/// Whether a user may ask the agent: root, and who runs this process.
 pub(super) fn is_trusted(user: &UCred) -> bool {
     user.uid.is_root() || user.uid == rustix::process::geteuid()
+}
+
+/// Whether who listens may be the agent: an abstract name may be taken by anybody, and what changes the
+/// network is root's, or may change it.
+pub(super) fn may_be_agent(user: &UCred) -> bool {
+    let pid = user.pid.as_raw_nonzero();
+    let same_users = || {
+        let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
+        Some(of(&pid.to_string()).ok()? == of("self").ok()?)
+    };
+    let status = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    // In a user namespace of one's own everybody has every capability.
+    is_trusted(user) || (same_users() == Some(true) && has_net_admin(&status()))
+}
+
+/// Whether a process that has this in /proc/PID/status may change the network (capabilities(7)).
+fn has_net_admin(status: &str) -> bool {
+    const NET_ADMIN: u64 = 1 << 12;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    effective.is_some_and(|set| set & NET_ADMIN != 0)
 }
 
 fn unix_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
@@ -161,6 +182,16 @@ mod tests {
         let path = std::env::temp_dir().join(format!("jackfield-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         path
+    }
+
+    #[test]
+    fn who_may_change_the_network_is_known_by_the_effective_capabilities() {
+        assert!(has_net_admin("Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000001000\nCapBnd:\t0\n"));
+        assert!(has_net_admin("CapEff:\t000001ffffffffff\n"));
+        let bounding = "CapPrm:\t000001ffffffffff\nCapEff:\t0000000000000400\n";
+        for status in [bounding, "", "CapEff:\tx\n"] {
+            assert!(!has_net_admin(status), "{status}");
+        }
     }
 
     #[test]
