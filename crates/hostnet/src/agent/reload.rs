@@ -1,5 +1,6 @@
 //! The configuration is read again, and the sockets that it names.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ pub(super) struct Configuration {
     pub(super) read_at: u64,
     /// Why the one that was read last is not in effect.
     pub(super) error: Option<String>,
+    /// Who asked for it, and is answered when it is in effect.
+    pub(super) answering: BTreeSet<u64>,
     /// Where the doors lead that are open.
     api: Option<PathBuf>,
     metrics: Option<MetricsAddress>,
@@ -26,7 +29,14 @@ pub(super) struct Configuration {
 
 impl Configuration {
     pub(super) fn new(file: Option<PathBuf>) -> Self {
-        Configuration { file, read_at: requests::time(), error: None, api: None, metrics: None }
+        Configuration {
+            file,
+            read_at: requests::time(),
+            error: None,
+            answering: BTreeSet::new(),
+            api: None,
+            metrics: None,
+        }
     }
 }
 

@@ -90,13 +90,28 @@ impl Agent {
         }
         // One look is enough for all of them.
         let mut view = None;
-        for (id, request) in self.server.requests() {
+        let requests = self.server.requests();
+        self.configuration.answering.retain(|waits| requests.iter().any(|(id, _)| id == waits));
+        for (id, request) in requests {
+            if self.configuration.answering.contains(&id) {
+                // Once it is in effect.
+                if !self.look && self.made.is_none() {
+                    self.configuration.answering.remove(&id);
+                    self.server.answer(id, &Reply::Object(json!({})));
+                }
+                continue;
+            }
             let reply = match self.reply(&request, &mut view) {
+                Ok(None) => {
+                    self.configuration.answering.insert(id);
+                    continue;
+                }
+                Ok(Some(reply)) => reply,
                 Err(AgentError::Kernel(error @ KernelError::Unsettled { .. })) => {
                     debug!("{error}");
                     Reply::Error("Busy", error.to_string())
                 }
-                result => result?,
+                Err(error) => return Err(error),
             };
             self.server.answer(id, &reply);
         }
@@ -108,8 +123,13 @@ impl Agent {
         Ok(())
     }
 
-    fn reply(&mut self, request: &Request, view: &mut Option<View>) -> Result<Reply, AgentError> {
-        Ok(match request {
+    /// The answer; none where it follows later.
+    fn reply(
+        &mut self,
+        request: &Request,
+        view: &mut Option<View>,
+    ) -> Result<Option<Reply>, AgentError> {
+        Ok(Some(match request {
             Request::Info => Reply::Object(self.info()),
             Request::Status { interfaces } => {
                 let (view, mut status) = self.status(view)?;
@@ -130,12 +150,12 @@ impl Agent {
                 // What was seen was seen by the old one.
                 *view = None;
                 match self.reload_and_log() {
-                    Ok(()) => Reply::Object(json!({})),
+                    Ok(()) => return Ok(None),
                     Err(error) => Reply::Error("ConfigurationInvalid", error),
                 }
             }
             Request::Metrics => Reply::Metrics(self.metrics(view)?),
-        })
+        }))
     }
 
     fn info(&self) -> Value {

@@ -4,9 +4,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use jackfield_kernel::Peer;
 use serde_json::{Value, json};
 
-use super::sockets::{may_be_agent, peer, reach};
+use super::sockets::{may_be_agent, reach};
 use super::{INTERFACE, varlink};
 
 /// More than an agent has to say.
@@ -66,11 +67,11 @@ impl AgentClient {
             kind if NOBODY.contains(&kind) => ClientError::NoAgent,
             _ => silent(error),
         })?;
-        let user = peer(&socket).map_err(silent)?;
-        if !may_be_agent(&user) {
-            return Err(ClientError::Impostor(user.uid.as_raw()));
+        let peer = Peer::of(&socket).map_err(|error| ClientError::Silent(error.to_string()))?;
+        if !may_be_agent(peer) {
+            return Err(ClientError::Impostor(peer.user));
         }
-        let pid = user.pid.as_raw_nonzero().get().try_into().ok();
+        let pid = peer.process;
         Ok(AgentClient { socket: UnixStream::from(socket), pid, patience })
     }
 

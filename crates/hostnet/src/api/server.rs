@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use jackfield_kernel::Peer;
 use log::debug;
 use rustix::event::{PollFd, PollFlags};
 
-use super::sockets::{Door, Speaks, is_trusted, peer};
+use super::sockets::{Door, Speaks, is_trusted};
 use super::visitor::{Fate, Visitor};
 use super::{Reply, Request};
 
@@ -88,7 +89,7 @@ impl Server {
         for (socket, speaks) in came {
             let admitted = match speaks {
                 Speaks::Http => true,
-                Speaks::Varlink => peer(&socket).is_ok_and(|user| is_trusted(&user)),
+                Speaks::Varlink => Peer::of(&socket).is_ok_and(is_trusted),
             };
             self.visit(socket, speaks, admitted, now);
         }

@@ -7,11 +7,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jackfield_kernel::Peer;
 use rustix::fs::Mode;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, UCred, accept_with, bind, connect,
-    listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    socket_with,
 };
 
 use super::NAME;
@@ -138,27 +139,25 @@ pub(super) fn reach(patience: Duration) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Who is at the other end of a Unix socket.
-pub(super) fn peer(socket: impl AsFd) -> io::Result<UCred> {
-    Ok(socket_peercred(socket)?)
-}
-
 /// Whether a user may ask the agent: root, and who runs this process.
-pub(super) fn is_trusted(user: &UCred) -> bool {
-    user.uid.is_root() || user.uid == rustix::process::geteuid()
+pub(super) fn is_trusted(peer: Peer) -> bool {
+    peer.user == 0 || peer.user == rustix::process::geteuid().as_raw()
 }
 
 /// Whether who listens may be the agent: an abstract name may be taken by anybody, and what changes the
 /// network is root's, or may change it.
-pub(super) fn may_be_agent(user: &UCred) -> bool {
-    let pid = user.pid.as_raw_nonzero();
+pub(super) fn may_be_agent(peer: Peer) -> bool {
+    if is_trusted(peer) {
+        return true;
+    }
+    let Some(pid) = peer.process else { return false };
     let same_users = || {
         let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
         Some(of(&pid.to_string()).ok()? == of("self").ok()?)
     };
     let status = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     // In a user namespace of one's own everybody has every capability.
-    is_trusted(user) || (same_users() == Some(true) && has_net_admin(&status()))
+    same_users() == Some(true) && has_net_admin(&status())
 }
 
 /// Whether a process that has this in /proc/PID/status may change the network (capabilities(7)).
