@@ -202,6 +202,7 @@ impl Emulated {
         self.monitor.execute("device_del", json!({ "id": interface.name }));
         self.monitor.wait_for("DEVICE_DELETED", &[("device", &interface.name)]);
         self.monitor.execute("netdev_del", json!({ "id": format!("net-{}", interface.name) }));
+        shell(&self.stage.a, &format!("ip link delete {}", tap(&interface.name)));
         self.stage.lab.detach(interface.mac).unwrap();
     }
 

@@ -2,12 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::Value;
+
 use crate::harness::*;
 use crate::machine::Machine;
 use crate::package::{Mode, packages};
 
-/// What it prints is logged.
-const HOOK: &str = "#!/bin/sh\necho \"the hook was told: $JACKFIELD_EVENT as $(id -un)\"\n";
+/// What it says on standard error is logged as a warning, by whoever runs it.
+const HOOK: &str = "#!/bin/sh\necho \"the hook was told: $JACKFIELD_EVENT as $(id -un)\" >&2\n";
 
 fn hooks_are_run(mode: Mode) {
     let (Some(mut machine), Some(_)) = (Machine::new(), packages()) else { return };
@@ -33,6 +35,41 @@ fn hooks_are_run(mode: Mode) {
     is_told("ready");
     machine.stage.lab.detach(interface.mac).unwrap();
     is_told("gone");
+    machine.close();
+}
+
+#[test]
+#[ignore = "long: boots Debian"]
+fn the_agent_reads_its_configuration_again_and_says_what_it_does_in_fields_of_the_journal() {
+    let (Some(mut machine), Some(_)) = (Machine::new(), packages()) else { return };
+    machine.boot();
+    machine.install(Mode::Agent);
+    let interface = machine.attach(1);
+    machine.is_configured(&interface);
+    let entries = |event: &str| -> Vec<Value> {
+        let journal = format!("journalctl -b -u jackfield JACKFIELD_EVENT={event} -o json");
+        machine.shell(&journal).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let plugged = entries("plugged");
+    assert_eq!(plugged.len(), 1, "{plugged:#?}");
+    assert_eq!(plugged[0]["JACKFIELD_INTERFACE"], "eth1");
+    assert_eq!(plugged[0]["JACKFIELD_MAC"], interface.mac.to_string());
+    let socket = machine.shell("stat --format '%a %U %F' /run/jackfield/org.jackfield");
+    assert_eq!(socket, "600 jackfield socket");
+
+    let pid = machine.main_process("jackfield");
+    let streams = machine.streams(&[&interface]);
+    let config = "/etc/jackfield/config.toml";
+    machine.disk().write(config, "[agent]\nrefesh = \"10s\"\n");
+    let reload = machine.command("systemctl").args(["reload", "jackfield"]).output().unwrap();
+    assert!(!reload.status.success(), "{reload:?}");
+    assert_eq!(entries("reload-failed").len(), 1);
+    machine.disk().write(config, &format!("{LAB_CONFIG}refresh = \"10s\"\n"));
+    machine.shell("systemctl reload jackfield");
+    assert_eq!(entries("reloaded").len(), 1);
+    streams.lose_nothing();
+    assert_eq!(machine.main_process("jackfield"), pid);
+    machine.is_configured(&interface);
     machine.close();
 }
 
