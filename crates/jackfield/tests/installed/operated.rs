@@ -23,7 +23,7 @@ fn hooks_are_run(mode: Mode) {
     }
 
     let is_told = |event: &str| {
-        let journal = || machine.shell("journalctl -b --no-pager -u 'jackfield*'");
+        let journal = || machine.shell("journalctl -b --no-pager");
         let line = format!("the hook was told: {event} as jackfield");
         let end = std::time::Instant::now() + PATIENCE;
         while !journal().contains(&line) {

@@ -12,6 +12,8 @@ use crate::package::{Mode, Streams, assert_same_lines, packages};
 
 /// How long one exchange may take: one end of it is emulated.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long udev may take for an interface, whose rules load modules and run programs.
+const UDEV: Duration = Duration::from_secs(90);
 /// How often a packet of a stream is sent.
 const EVERY: Duration = Duration::from_millis(50);
 
@@ -31,13 +33,14 @@ impl Emulated {
     /// Waits until an interface is configured without problems, and nothing is left to do.
     #[track_caller]
     fn is_configured(&mut self, interface: &Attached) {
-        let name = self.name_of(interface.mac);
-        let end = Instant::now() + ANSWER;
+        let end = Instant::now() + UDEV;
         loop {
-            let status = self.shell(&format!("jackfield status --json {name}"));
-            let it: serde_json::Value = serde_json::from_str(&status).unwrap();
+            // udev may rename it at any moment.
+            let name = self.name_of(interface.mac);
+            let status = self.run(&format!("jackfield status --json {name}")).unwrap_or_default();
+            let it: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
             let it = &it["interfaces"][0];
-            if it["state"] == "configured" && it["problems"].as_array().unwrap().is_empty() {
+            if it["state"] == "configured" && it["problems"] == serde_json::json!([]) {
                 break;
             }
             assert!(Instant::now() < end, "{name} is not configured: {status}");
