@@ -4,7 +4,7 @@
 
 use ipnet::IpNet;
 use jackfield_kernel::{
-    Address, AddressFlags, Family, Link, LinkChange, Request, Route, Rule, RuleAction,
+    Address, AddressFlags, Family, Link, LinkChange, Request, Route, Rtnetlink, Rule, RuleAction,
 };
 use jackfield_lab::emulator::{CloudInterface, Subnet};
 use jackfield_lab::probe::{Echo, FirstAnswers, PacketStream, ProbeError, Transport, probe};
@@ -411,6 +411,30 @@ fn an_interface_is_pulled_wherever_it_was_moved() {
     lab.add_address(secondary.mac, ip("10.0.2.99")).unwrap();
     lab.detach(secondary.mac).unwrap();
     lab.attach(&a, secondary.mac, &Plug::new(1)).unwrap();
+}
+
+#[test]
+fn after_a_power_cycle_an_instance_has_its_interfaces_and_nothing_of_what_its_kernel_knew() {
+    let (lab, mut a) = lab();
+    let record = lab.interface(&lab.subnet(2), 1).unwrap();
+    lab.attach(&a, record.mac, &Plug::new(1)).unwrap();
+    configure(&a, "eth1", 10001, &record);
+    a.power_cycle().unwrap();
+    for (name, mac) in [("eth0", a.primary().mac), ("eth1", record.mac)] {
+        let link = a.link(name).unwrap();
+        assert_eq!(link.address, Some(mac.0));
+        assert!(!link.up);
+    }
+    let mut kernel = Rtnetlink::open_in(a.namespace()).unwrap();
+    for family in Family::BOTH {
+        let addresses = Address::list(&mut kernel, family).unwrap();
+        assert!(addresses.iter().all(|address| address.interface == 1), "{addresses:?}");
+    }
+    configure(&a, "eth1", 10001, &record);
+    let _echo = Echo::start(&a, &all(&record)).unwrap();
+    for address in all(&record) {
+        reach(lab.remote(), None, address);
+    }
 }
 
 #[test]
