@@ -137,7 +137,8 @@ fn qemu_from_installation_to_purge() {
     machine.shell(
         "systemctl set-property --runtime jackfield MemoryMax=16K; \
          until journalctl -b -u jackfield | grep -q 'killed by the OOM killer'; do :; done; \
-         systemctl set-property --runtime jackfield MemoryMax=infinity",
+         systemctl set-property --runtime jackfield MemoryMax=infinity; \
+         rm -r /run/systemd/system.control/jackfield.service.d",
     );
     machine.eventually("systemctl is-active jackfield && jackfield plan");
     streams.lose_nothing();
