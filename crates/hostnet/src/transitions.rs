@@ -191,7 +191,7 @@ mod tests {
             alternative_names: Vec::new(),
             kind: None,
             ethernet: true,
-            address: Some(mac.into()),
+            address: Some(mac),
             up: true,
             carrier: true,
             mtu: 9001,

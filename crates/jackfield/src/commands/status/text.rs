@@ -193,8 +193,8 @@ fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {
         ..120 => format!("{seconds} s"),
-        ..7200 => format!("{minutes} min"),
-        ..172_800 => format!("{hours} h {} min", minutes % 60),
+        120..7200 => format!("{minutes} min"),
+        7200..172_800 => format!("{hours} h {} min", minutes % 60),
         _ => format!("{days} d {} h", hours % 24),
     }
 }
