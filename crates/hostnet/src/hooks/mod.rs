@@ -39,8 +39,12 @@ impl Default for Hooks {
 }
 
 impl Hooks {
-    /// Tells of what a look showed to be new.
+    /// Tells of what a look showed to be new. Where there is no directory, nothing is worked out: who
+    /// makes one later is told of everything that is there.
     pub(crate) fn observe(&mut self, config: &Config, view: &View) {
+        if !config.hooks.directory.is_dir() {
+            return;
+        }
         for transition in self.transitions.take(view) {
             self.add(config, event(transition, config.agent.table_base));
         }
@@ -117,10 +121,7 @@ impl Hooks {
     }
 
     fn add(&self, config: &Config, event: Event) {
-        // Where there are none, no thread has to find that out.
-        if config.hooks.directory.is_dir() {
-            self.crew.add(&config.hooks, event);
-        }
+        self.crew.add(&config.hooks, event);
     }
 
     /// Waits until all programs have ended, each of which has its deadline.
