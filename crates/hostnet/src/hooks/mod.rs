@@ -2,9 +2,10 @@
 //! gone: what `post-up` and `pre-down` were used for.
 //!
 //! What is told follows from what was seen after changes were made and verified
-//! ([`transitions`](crate::transitions)). Nothing that configures an interface waits for a program: threads run them ([`crew`]), and
-//! end with the last one. Which programs count is in [`programs`]; what each is given, and what
-//! becomes of one that hangs, in [`run`]. For people it is in `docs/hooks.md`.
+//! ([`transitions`](crate::transitions)). Nothing that configures an interface waits for a program:
+//! threads run them ([`crew`]), and end with the last one. Which programs count is in [`programs`];
+//! what each is given, and what becomes of one that hangs, in [`run`]. For people it is in
+//! `docs/hooks.md`.
 
 mod crew;
 mod events;
