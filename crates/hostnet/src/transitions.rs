@@ -42,6 +42,22 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    /// Its name and what else it is called.
+    pub(crate) fn called(&self) -> String {
+        let id = self.interface_id.as_ref().map(|id| format!(", {id}")).unwrap_or_default();
+        format!("{} ({}{id})", self.name, self.mac)
+    }
+
+    /// What works.
+    pub(crate) fn told(&self) -> String {
+        let table = self.table.map(|table| format!(", table {table}")).unwrap_or_default();
+        let prefixes = match self.prefixes.len() {
+            0 => String::new(),
+            count => format!(", {count} prefixes"),
+        };
+        format!("{} addresses{prefixes}{table}", self.addresses.len())
+    }
+
     /// Whether something is different that programs may rely on. What metadata calls it may come late,
     /// and changes nothing.
     fn works_otherwise_than(&self, other: &Ready) -> bool {

@@ -6,10 +6,13 @@
 
 mod boot;
 mod disk;
+mod emulated;
 mod failures;
 #[path = "../system/harness.rs"]
 mod harness;
 mod machine;
 mod memory;
 mod package;
+mod qemu;
+mod qmp;
 mod story;

@@ -83,10 +83,19 @@ fn newer(package: &PathBuf) -> PathBuf {
 /// The streams that run while something is done.
 pub(crate) struct Streams {
     streams: Vec<(IpAddr, PacketStream)>,
-    _echo: Echo,
+    /// Where the lab answers.
+    _echo: Option<Echo>,
 }
 
 impl Streams {
+    /// Starts a stream from the remote host to each address, where somebody answers.
+    #[track_caller]
+    pub(crate) fn start(lab: &Lab, addresses: Vec<IpAddr>, every: Duration) -> Self {
+        let start =
+            |address| (address, PacketStream::start(lab.remote(), None, address, every).unwrap());
+        Streams { streams: addresses.into_iter().map(start).collect(), _echo: None }
+    }
+
     /// Each packet of these has an answer.
     #[track_caller]
     pub(crate) fn lose_nothing(self) {
@@ -139,20 +148,9 @@ impl Machine {
         self.shell("DEBIAN_FRONTEND=noninteractive dpkg --install /var/cache/lab/it.deb");
     }
 
-    /// Every file on its disk with its kind, owner, mode and size; in /etc with what it says. Without
-    /// logs, caches, dpkg's records, and what systemd keeps of the times at which it did something.
+    /// Every file on its disk, and what else a package leaves.
     pub(crate) fn files(&self) -> Vec<String> {
-        let text = self.shell(
-            r"find / -xdev \( -path /var/log -o -path /var/cache -o -path /tmp -o -path /var/tmp \
-                -o -path /var/lib/dpkg -o -path /var/lib/systemd/timers \
-                -o -path /var/lib/systemd/random-seed -o -path '/etc/*-' \) -prune \
-                -o -type d -printf '%p %M %u:%g\n' -o -printf '%p %M %u:%g %s %l\n'
-            find /etc -xdev -type f ! -name '*-' -exec sha256sum {} +
-            find /var/lib/dpkg/info /var/lib/dpkg/alternatives
-            find /run -name '*jackfield*'
-            dpkg --list jackfield 2>/dev/null || true
-            systemctl list-unit-files --no-legend --no-pager",
-        );
+        let text = self.shell(include_str!("guest/files.sh"));
         let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
         lines.sort();
         lines
@@ -243,9 +241,7 @@ impl Machine {
     pub(crate) fn streams(&self, interfaces: &[&Attached]) -> Streams {
         let addresses = self.addresses(interfaces);
         let echo = Echo::start(self.a(), &addresses).unwrap();
-        let remote = self.stage.lab.remote();
-        let start = |address| (address, PacketStream::start(remote, None, address, EVERY).unwrap());
-        Streams { streams: addresses.into_iter().map(start).collect(), _echo: echo }
+        Streams { _echo: Some(echo), ..Streams::start(&self.stage.lab, addresses, EVERY) }
     }
 
     /// The process of a unit, 0 where there is none.

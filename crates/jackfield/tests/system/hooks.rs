@@ -148,7 +148,7 @@ fn programs_are_told_of_an_interface_that_is_ready_changed_and_gone() {
     hooks.program("30-open-to-all", 0o757, "touch OUT/unsafe");
     hooks.program("40-editor~", 0o755, "touch OUT/unsafe");
     hooks.program("50-record", 0o755, RECORD);
-    let mut agent = Agent::with_config(&stage.a, &hooks.config("30s"));
+    let agent = Agent::with_config(&stage.a, &hooks.config("30s"));
     hooks.wait_for("ready eth0", 1);
     let primary = interface_in_status(&stage.a, "eth0");
     let told = hooks.env("ready-eth0");
@@ -311,7 +311,7 @@ fn an_agent_that_ends_takes_its_programs_along_and_the_next_one_tells_again() {
          echo $$ > OUT/pid\n{RECORD}\n[ -e OUT/release ] || exec sleep 300"
     );
     hooks.program("10-long", 0o755, &script);
-    let mut agent = Agent::with_config(&stage.a, &hooks.config("60s"));
+    let agent = Agent::with_config(&stage.a, &hooks.config("60s"));
     stage.attach(2, 1, 1);
     hooks.wait_for("ready eth1", 1);
     let pid = || std::fs::read_to_string(hooks.out("pid")).unwrap();
