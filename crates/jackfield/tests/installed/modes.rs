@@ -1,0 +1,46 @@
+//! With an agent or without: one or the other.
+
+use crate::harness::*;
+use crate::machine::Machine;
+use crate::package::{Mode, packages};
+
+#[test]
+#[ignore = "long: boots Debian"]
+fn only_one_of_the_modes_can_be_enabled_and_only_one_runs() {
+    let (Some(mut machine), Some(_)) = (Machine::new(), packages()) else { return };
+    machine.boot();
+    machine.install(Mode::Agent);
+    let one = machine.attach(1);
+    machine.is_configured(&one);
+    let refused = machine.command("systemctl").args(["enable", "jackfield-scan"]).output().unwrap();
+    assert!(!refused.status.success(), "{refused:?}");
+    let enabled = "systemctl is-enabled jackfield jackfield-scan || true";
+    assert_eq!(machine.shell(enabled), "enabled\ndisabled");
+
+    // Started all the same, it ends the agent, and the network stays as it is.
+    let before = NetworkState::settled(machine.a());
+    let active = "systemctl is-active jackfield jackfield-scan || true";
+    machine.shell("systemctl start jackfield-scan");
+    assert_eq!(machine.shell(active), "inactive\nactive");
+    assert_same(&before, &NetworkState::settled(machine.a()));
+    machine.shell("systemctl start jackfield");
+    assert_eq!(machine.shell(active), "active\ninactive");
+    assert_same(&before, &NetworkState::settled(machine.a()));
+
+    // By one step each way.
+    for mode in [Mode::Udev, Mode::Agent] {
+        let other = match mode {
+            Mode::Agent => Mode::Udev,
+            Mode::Udev => Mode::Agent,
+        };
+        machine.shell(&format!("systemctl disable --now {}", other.unit()));
+        machine.shell(&format!("systemctl enable --now {}", mode.unit()));
+        machine.is_active(mode.unit());
+        assert_same(&before, &NetworkState::settled(machine.a()));
+    }
+
+    // An agent whose device goes leaves nothing to a unit that was started without one.
+    machine.stage.lab.detach(one.mac).unwrap();
+    eventually("nothing of ours is left", PATIENCE, || !NetworkState::of(machine.a()).has_ours());
+    machine.close();
+}
