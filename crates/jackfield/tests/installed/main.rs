@@ -13,6 +13,7 @@ mod harness;
 mod machine;
 mod memory;
 mod modes;
+mod operated;
 mod package;
 mod qemu;
 mod qmp;

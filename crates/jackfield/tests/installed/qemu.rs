@@ -13,7 +13,7 @@ use crate::package::{Mode, Streams, assert_same_lines, packages};
 /// How long one exchange may take: one end of it is emulated.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How often a packet of a stream is sent.
-const EVERY: Duration = Duration::from_millis(20);
+const EVERY: Duration = Duration::from_millis(50);
 
 impl Emulated {
     fn install(&mut self, package: &str) {

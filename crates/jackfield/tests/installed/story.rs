@@ -41,12 +41,16 @@ fn story(mode: Mode) {
     assert_same(&before, &NetworkState::settled(machine.a()));
     assert_eq!(machine.main_process(mode.unit()) != agent, mode == Mode::Agent);
 
-    // Reboot, the interfaces in place: first of systemd alone, then of what the kernel knew too.
-    // (Nothing is counted meanwhile: networkd configures the primary again.)
+    // systemd ends and starts again, the interfaces in place, and the kernel keeps what it knew: nothing
+    // may be made twice, or taken for somebody else's. (Nothing is counted meanwhile: networkd configures the
+    // primary again.)
     eprintln!("{mode:?}: systemd has started again in {:?}", machine.reboot());
     machine.is_configured(&one);
     assert_same(&before, &NetworkState::settled(machine.a()));
     machine.talks(&[&one, &two]);
+
+    // A reboot as it is of hardware: the kernel knows nothing any more, and the interfaces are there before
+    // systemd is.
     machine.shut_down();
     machine.stage.a.power_cycle().unwrap();
     assert!(!NetworkState::of(machine.a()).has_ours());
