@@ -123,7 +123,8 @@ impl Failure {
 fn asked_advice(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::NoAgent => Some("it is started by 'jackfield run', or as a service"),
-        ClientError::Denied | ClientError::Impostor(_) => Some("run it as root"),
+        ClientError::Denied => Some("run it as root"),
+        ClientError::Impostor(_) => Some("end that process: it keeps an agent from starting"),
         ClientError::Silent(_) => Some("see its log; a restart leaves the network as it is"),
         error if error.is("NoSuchInterface") => Some("see 'jackfield status' for those there are"),
         error if error.is("ConfigurationInvalid") => Some("what was read before is in effect"),
