@@ -6,11 +6,16 @@
 //! own. So a service that hangs never keeps a deleted rule from being put back. At rest there is one
 //! thread, and nothing but the refresh wakes it.
 
+mod asking;
+mod reload;
+mod report;
+mod requests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -19,29 +24,29 @@ use jackfield_kernel::{
     ConnectionMarks, DeviceEvents, Error as KernelError, Link, Monitor, NftablesMonitor,
     Notification, Route, Subject, UdevEntries, udev_has_finished,
 };
-use jackfield_metadata::{Client, ClientOptions, Conversation, Listing, MacAddr, Progress};
+use jackfield_metadata::{Client, ClientOptions, Conversation, MacAddr};
 use log::{debug, info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use self::asking::{Answered, Asking};
+use crate::api::{self, Door, Server};
 use crate::apply::Applied;
 use crate::change::{Change, Edit};
 use crate::cloud::Cloud;
 use crate::config::Config;
 use crate::contest::Contest;
-use crate::desired::{Desired, Role, Scope, is_link_local};
+use crate::desired::{Desired, Scope, is_link_local};
 use crate::forwarding::Forwarding;
 use crate::hooks::Hooks;
-use crate::inquiry;
-use crate::machine::{Answer, Machine, TOGETHER, View, ask_in_parts};
+use crate::machine::{Machine, View};
+use crate::metrics::Counts;
 use crate::plan::Plan;
-use crate::schedule::{Outcome, Round, Schedule};
+use crate::schedule::Schedule;
 use crate::snapshot::{Candidate, MAIN, OURS, Snapshot, may_be_cloud_interface};
-use crate::transitions::{Transition, Transitions};
+use crate::transitions::Transitions;
 
-/// How long one round of requests may take. What is not known by then is asked again.
-const ROUND: Duration = Duration::from_secs(2);
 /// How long a device may stay with udev before it is configured all the same.
 const UDEV_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a newcomer is left alone while metadata is asked about it, where everything would have to
@@ -54,8 +59,6 @@ const VERIFYING: Duration = Duration::from_millis(2);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// …up to this.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// The stack of a thread that only asks metadata.
-const STACK: usize = 256 * 1024;
 /// How long who removed something of ours is taken for who made a repair necessary.
 const SUSPICION: Duration = Duration::from_secs(1);
 
@@ -85,32 +88,35 @@ fn system<E: Into<std::io::Error>>(attempt: &'static str) -> impl FnOnce(E) -> A
     move |error| AgentError::System { attempt, source: error.into() }
 }
 
+/// How long whoever asks whether there is an agent waits for that.
+const REACHING: Duration = Duration::from_secs(2);
+
 /// True where an agent runs in the calling thread's network namespace.
 pub fn is_running() -> bool {
-    matches!(lock(), Err(AgentError::Running))
+    api::client::is_running(REACHING)
 }
 
 /// Abstract socket names belong to the network namespace and vanish with the process.
-fn lock() -> Result<UnixDatagram, AgentError> {
-    let attempt = "take the agent's name";
-    let address = SocketAddr::from_abstract_name(inquiry::NAME).map_err(system(attempt))?;
-    UnixDatagram::bind_addr(&address).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::AddrInUse {
-            AgentError::Running
-        } else {
-            system(attempt)(error)
-        }
+fn lock() -> Result<Door, AgentError> {
+    Door::abstract_name().map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => AgentError::Running,
+        _ => system("take the agent's name")(error),
     })
 }
 
-/// Runs the agent until SIGTERM or SIGINT, which leave the network as it is.
+/// Runs the agent until SIGTERM or SIGINT, which leave the network as it is. `file`: where the
+/// configuration is read again.
 ///
 /// # Errors
 /// Where it cannot start, or the kernel cannot be talked to any more.
-pub fn run(config: Config, options: ClientOptions) -> Result<(), AgentError> {
-    let lock = lock()?;
-    lock.set_nonblocking(true).map_err(system("prepare the agent's name"))?;
-    let mut agent = Agent::open(config, options, lock)?;
+pub fn run(
+    config: Config,
+    file: Option<PathBuf>,
+    options: ClientOptions,
+) -> Result<(), AgentError> {
+    let server = Server::new(lock()?);
+    let mut agent = Agent::open(config, file, options, server)?;
+    agent.open_doors();
     info!("started");
     agent.run()
 }
@@ -118,7 +124,11 @@ pub fn run(config: Config, options: ClientOptions) -> Result<(), AgentError> {
 struct Agent {
     machine: Machine,
     /// By which it is asked.
-    name: UnixDatagram,
+    server: Server,
+    /// Where the configuration is.
+    configuration: reload::Configuration,
+    counts: Counts,
+    began: requests::Began,
     monitor: Monitor,
     events: DeviceEvents,
     /// udev's database, where there is one.
@@ -132,6 +142,8 @@ struct Agent {
     answers: (Sender<Answered>, Receiver<Answered>),
     wake: Arc<rustix::fd::OwnedFd>,
     signals: UnixStream,
+    /// SIGHUP: read the configuration again.
+    hangups: UnixStream,
     /// Something may have changed: look.
     look: bool,
     /// A device appeared: see it, while metadata is asked about it.
@@ -139,6 +151,8 @@ struct Agent {
     /// What the last look showed, as long as nothing is told to have changed since but the devices
     /// of which there is [`Agent::news`].
     seen: Option<Snapshot>,
+    /// When everything was looked at last.
+    looked: Option<Instant>,
     /// Candidates of which there is news since the last look, as last notified.
     news: BTreeMap<u32, Link>,
     /// When newcomers are looked at, although metadata has not answered.
@@ -167,17 +181,10 @@ struct Agent {
     /// Programs that are told of it.
     hooks: Hooks,
     started: bool,
-    metadata_failing: bool,
+    /// What is known of the metadata service.
+    metadata: requests::Service,
     complaints: BTreeSet<String>,
     watchdog: Option<Watchdog>,
-}
-
-/// A round that is under way.
-struct Asking {
-    conversation: Conversation,
-    round: Round,
-    /// The instance's own MAC, which is known.
-    primary: MacAddr,
 }
 
 /// Changes that were made, as far as the kernel accepted them.
@@ -205,12 +212,6 @@ impl Made {
     }
 }
 
-/// What a round told, with the devices that it was about.
-struct Answered {
-    answer: Answer,
-    round: Round,
-}
-
 /// The state in which nothing was left to do: what differs with the same cloud and the same devices
 /// was changed by somebody else.
 #[derive(PartialEq)]
@@ -232,16 +233,13 @@ struct Watchdog {
 impl Agent {
     fn open(
         config: Config,
+        file: Option<PathBuf>,
         options: ClientOptions,
-        name: UnixDatagram,
+        server: Server,
     ) -> Result<Self, AgentError> {
         let now = Instant::now();
-        let (signals, sender) = UnixStream::pair().map_err(system("open a socket pair"))?;
-        for signal in [SIGTERM, SIGINT] {
-            let sender = sender.try_clone().map_err(system("open a socket pair"))?;
-            signal_hook::low_level::pipe::register(signal, sender)
-                .map_err(system("handle signals"))?;
-        }
+        let signals = on_signals(&[SIGTERM, SIGINT])?;
+        let hangups = on_signals(&[SIGHUP])?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(system("make an event descriptor"))?;
         let refresh = config.agent.refresh;
@@ -252,16 +250,21 @@ impl Agent {
             entries: UdevEntries::open()?,
             filters: None,
             machine: Machine::open(config)?,
-            name,
+            server,
+            configuration: reload::Configuration::new(file),
+            counts: Counts::default(),
+            began: requests::Began::now(),
             client: Arc::new(Client::new(options)),
             schedule: Schedule::new(now, refresh),
             asking: None,
             answers: channel(),
             wake: Arc::new(wake),
             signals,
+            hangups,
             look: true,
             meet: false,
             seen: None,
+            looked: None,
             news: BTreeMap::new(),
             meeting: None,
             candidates: BTreeSet::new(),
@@ -277,7 +280,7 @@ impl Agent {
             transitions: Transitions::default(),
             hooks: Hooks::default(),
             started: false,
-            metadata_failing: false,
+            metadata: requests::Service::default(),
             complaints: BTreeSet::new(),
             // Half the time, as sd_watchdog_enabled(3) asks for.
             watchdog: sd_notify::watchdog_enabled()
@@ -309,6 +312,7 @@ impl Agent {
                 }
             }
             self.ask_what_is_due();
+            self.serve()?;
             self.feed_watchdog(Instant::now());
             if self.wait()? {
                 notify(&[NotifyState::Stopping]);
@@ -336,6 +340,9 @@ impl Agent {
         for timer in self.timers() {
             until = until.min(timer);
         }
+        if self.server.is_asked() && !self.is_left_in_peace() {
+            until = Instant::now();
+        }
         let timeout = until.saturating_duration_since(Instant::now());
         // Rounded up: a wake-up before the time would find nothing to do.
         let timeout = Duration::from_millis(timeout.as_millis().saturating_add(1) as u64);
@@ -351,27 +358,33 @@ impl Agent {
             filters,
             self.wake.as_fd(),
             self.signals.as_fd(),
-            self.name.as_fd(),
+            self.hangups.as_fd(),
         ]
         .map(|fd| PollFd::from_borrowed_fd(fd, interesting))
         .into();
         let conversation = self.asking.iter().map(|asking| &asking.conversation);
         descriptors.extend(conversation.flat_map(Conversation::awaited));
+        let known = descriptors.len();
+        descriptors.extend(self.server.awaited());
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(system("wait for events")(error)),
         }
         let mut ready = descriptors.iter().map(|fd| !fd.revents().is_empty());
-        let [monitor, events, entries, filters, wake, signals, asked] =
+        let [monitor, events, entries, filters, wake, signals, hangup] =
             std::array::from_fn(|_| ready.next().unwrap_or(false));
-        let told = ready.any(|is| is);
+        let of_service = known.saturating_sub(7);
+        let told = ready.by_ref().take(of_service).fold(false, |told, is| told | is);
+        let visited = ready.any(|is| is);
         drop(descriptors);
         if signals {
             let _ = self.signals.read(&mut [0; 16]);
             return Ok(true);
         }
-        if asked {
-            inquiry::answer(&self.name, &self.contest.left());
+        if hangup {
+            let _ = self.hangups.read(&mut [0; 16]);
+            // What went wrong is logged: a signal has no answer.
+            let _ = self.reload_and_log();
         }
         if monitor {
             self.take_notifications()?;
@@ -395,6 +408,9 @@ impl Agent {
             self.carry_on();
         }
         self.take_answers()?;
+        if visited || self.server.until().is_some_and(|until| until <= now) {
+            self.server.advance(now);
+        }
         let over = |timer: Option<Instant>| timer.is_some_and(|timer| timer <= now);
         if over(self.patience) || over(self.retry.map(|(at, _)| at)) {
             self.look_afresh();
@@ -406,7 +422,7 @@ impl Agent {
     fn timers(&self) -> impl Iterator<Item = Instant> {
         let verify = self.made.as_ref().map(Made::verify);
         let retry = self.retry.map(|(at, _)| at);
-        [self.patience, retry, self.meeting, verify].into_iter().flatten()
+        [self.patience, retry, self.meeting, verify, self.server.until()].into_iter().flatten()
     }
 
     /// Looks at everything, whatever was seen.
@@ -551,58 +567,6 @@ impl Agent {
         })
     }
 
-    fn take_answers(&mut self) -> Result<(), AgentError> {
-        let answers: Vec<Answered> = self.answers.1.try_iter().collect();
-        if !answers.is_empty() && !self.news.is_empty() {
-            // What is told of a device that nobody has seen yet counts for nothing.
-            match self.see() {
-                Ok(snapshot) => self.seen = Some(snapshot),
-                // The look that follows says so.
-                Err(AgentError::Kernel(KernelError::Unsettled { .. })) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        for answered in answers {
-            if answered.round.macs().any(|mac| self.schedule.is_content(mac)) {
-                // What nobody notified is made good by the refresh, also where that tells nothing
-                // new.
-                self.seen = None;
-                self.machine.forget_neighbours();
-            }
-            self.look = true;
-            self.take_answer(answered);
-        }
-        Ok(())
-    }
-
-    fn take_answer(&mut self, Answered { answer, round }: Answered) {
-        let now = Instant::now();
-        self.machine.learn(now, &answer);
-        let cloud = self.machine.memory().cloud();
-        match (answer.error(), self.metadata_failing) {
-            (Some(error), false) => {
-                self.metadata_failing = true;
-                warn!("{error}; what works stays as it is, and it is asked again");
-            }
-            (None, true) => {
-                self.metadata_failing = false;
-                info!("the metadata service answers again");
-            }
-            _ => {}
-        }
-        for mac in round.macs() {
-            let outcome = match answer.interfaces.get(&mac) {
-                None | Some(Err(_)) => Outcome::Failed,
-                Some(Ok(Listing::NotListed)) => Outcome::NotListed,
-                Some(Ok(Listing::Listed(facts))) if !facts.is_complete() => Outcome::Faulty,
-                Some(Ok(Listing::Listed(_))) if cloud.is_content(mac) => Outcome::Content,
-                Some(Ok(Listing::Listed(_))) => Outcome::Lagging,
-            };
-            debug!("metadata on {mac}: {outcome:?}");
-            self.schedule.answered(now, mac, outcome, &mut fastrand::f64);
-        }
-    }
-
     /// Looks at the machine, and makes it what it shall be.
     fn reconcile(&mut self) -> Result<(), AgentError> {
         let mut view = self.look()?;
@@ -611,8 +575,8 @@ impl Agent {
             self.note(made);
         }
         for left in self.contest.hold_back(Instant::now(), &mut view.plan) {
-            let by = left.culprit.map(|by| format!(", last by {by}")).unwrap_or_default();
-            warn!("undone again and again{by}, left alone: {}", left.change);
+            self.counts.given_up();
+            report::left_alone(&left, &view);
         }
         if let Some(made) = &made {
             self.verify(made, &view);
@@ -647,7 +611,8 @@ impl Agent {
         self.settled = drift.then_some(settled);
         for change in &view.plan.changes {
             if drift && !matches!(change.edit, Edit::Carry(_)) {
-                warn!("changed by somebody else, put back: {change}");
+                self.counts.repaired(change.object());
+                report::repaired(change);
             } else {
                 debug!("{change}");
             }
@@ -664,24 +629,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes note of which interfaces have become ready, changed or gone.
-    fn take_transitions(&mut self, view: &View, made: Option<&Made>) {
-        let now = Instant::now();
-        for transition in self.transitions.take(view) {
-            match transition {
-                Transition::Ready { interface, found } => {
-                    // They were made before they were verified.
-                    let since = made.map_or(now, |made| made.applied_at);
-                    let took = self.schedule.age(since, interface.mac).filter(|_| !found);
-                    debug!("{} is ready: {took:?}", interface.name);
-                }
-                Transition::Changed { interface, .. } => debug!("{} has changed", interface.name),
-                Transition::Gone { interface } => debug!("{} is gone", interface.name),
-            }
-        }
-        self.hooks.observe(self.machine.config(), view);
-    }
-
     /// Takes note of what was made, before it is decided what is made next.
     fn note(&mut self, made: &Made) {
         let now = Instant::now();
@@ -691,65 +638,6 @@ impl Agent {
         let repairs = self.contest.note(now, made.done(), self.wanted.as_ref(), suspect);
         if repairs > 0 {
             debug!("{repairs} changes undid what somebody else had done");
-        }
-    }
-
-    /// Says what became of changes, when it is seen what the machine is like after them.
-    fn verify(&mut self, made: &Made, after: &View) {
-        for (change, reason) in &made.applied.refused {
-            // A device that went, was renamed or moved meanwhile explains itself.
-            if after.plan.changes.contains(change) {
-                warn!("the kernel refused '{change}': {reason}");
-            } else {
-                debug!("the kernel refused '{change}': {reason}; nothing of it is left to do");
-            }
-        }
-        for (change, reason) in &made.applied.withheld {
-            debug!("'{change}' was {reason}");
-        }
-        if !made.drift {
-            self.tell(&made.plan, after);
-        }
-    }
-
-    /// Says in a line an interface what was done.
-    fn tell(&self, done: &Plan, after: &View) {
-        let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
-        for change in &done.changes {
-            if let Edit::Marks { to, .. } = &change.edit {
-                let count = to.as_ref().map_or(0, |to| to.marks.len());
-                info!(
-                    "forwarded connections are answered by where they came in: {count} interfaces"
-                );
-                continue;
-            }
-            *counts.entry(change.interface.as_ref().map(|about| about.index)).or_default() += 1;
-        }
-        for (index, count) in counts {
-            let interface = after.desired.interfaces.iter().find(|i| Some(i.index) == index);
-            let Some(interface) = interface else {
-                info!("{count} changes: what belongs to no interface is gone");
-                continue;
-            };
-            let (name, mac) = (&interface.name, interface.mac);
-            let known = after.cloud.interfaces.get(&mac);
-            let id = known.and_then(|known| known.interface_id.as_ref());
-            let id = id.map(|id| format!(", {id}")).unwrap_or_default();
-            let left = after.left.iter().any(|change| {
-                change.interface.as_ref().is_some_and(|about| about.index == interface.index)
-            });
-            match (interface.role, interface.table, &interface.addresses) {
-                _ if left => info!(
-                    "{name} ({mac}{id}): {count} changes; the rest is left to {}",
-                    interface.backend.name()
-                ),
-                (Role::Plugged, Some(table), Some(addresses)) => info!(
-                    "{name} ({mac}{id}) works: {} addresses, table {table}; {count} changes",
-                    addresses.len()
-                ),
-                (Role::Unmanaged, ..) => info!("{name} ({mac}{id}) is released; {count} changes"),
-                _ => info!("{name} ({mac}{id}): {count} changes"),
-            }
         }
     }
 
@@ -764,7 +652,10 @@ impl Agent {
         self.meeting = None;
         let (mut snapshot, mut changed) = match self.seen.take() {
             Some(seen) => self.machine.look_at(news.into_values().collect(), seen)?,
-            None => self.machine.look()?,
+            None => {
+                self.looked = Some(Instant::now());
+                self.machine.look()?
+            }
         };
         if snapshot.forwarding.on && self.filters.is_none() {
             self.filters = NftablesMonitor::open()?;
@@ -829,100 +720,6 @@ impl Agent {
         Ok(snapshot)
     }
 
-    /// Says once what stands in the way of an interface, and once that it is over.
-    fn complain(&mut self, view: &View) {
-        let mut complaints = BTreeSet::new();
-        for interface in &view.desired.interfaces {
-            // Every device that is no cloud interface is not listed: nothing to complain about.
-            let expected = interface.role == Role::Waiting;
-            for problem in &interface.problems {
-                let text = format!("{}: {}; {}", interface.name, problem.text, problem.fix);
-                if !self.complaints.contains(&text) {
-                    if expected { debug!("{text}") } else { warn!("{text}") }
-                }
-                complaints.insert(text);
-            }
-        }
-        for over in self.complaints.difference(&complaints) {
-            debug!("no longer: {over}");
-        }
-        self.complaints = complaints;
-    }
-
-    fn ask_what_is_due(&mut self) {
-        if let Some(round) = self.schedule.due(Instant::now(), &mut fastrand::f64) {
-            self.ask(round);
-        }
-    }
-
-    fn ask(&mut self, round: Round) {
-        debug!("asking metadata: {round:?}");
-        let deadline = Instant::now() + ROUND;
-        match self.client.known_primary() {
-            Some(primary)
-                if self.asking.is_none()
-                    && round.search.is_empty()
-                    && round.asks.len() <= TOGETHER =>
-            {
-                let conversation = self.client.begin(&round.asks, deadline);
-                self.asking = Some(Asking { conversation, round, primary });
-                self.carry_on();
-            }
-            _ => {
-                let (client, asked) = (Arc::clone(&self.client), round.clone());
-                self.leave(round, move |tell| ask_in_parts(&client, &asked, ROUND, tell));
-            }
-        }
-    }
-
-    /// Carries on the round that this thread asks, as far as is possible without waiting.
-    fn carry_on(&mut self) {
-        let Some(mut asking) = self.asking.take() else { return };
-        let progress = asking.conversation.advance();
-        if progress == Progress::Waiting {
-            self.asking = Some(asking);
-            return;
-        }
-        let Asking { conversation, round, primary } = asking;
-        let finish = move || {
-            let interfaces = conversation.finish();
-            Answer { primary: Some(Ok(primary)), interfaces }
-        };
-        if progress == Progress::Done {
-            // We hold the receiver.
-            let _ = self.answers.0.send(Answered { answer: finish(), round });
-        } else {
-            let asked = round.clone();
-            self.leave(round, move |tell| tell(asked, finish()));
-        }
-    }
-
-    /// Leaves a round to a thread of its own, which tells what was answered, at once or in parts.
-    fn leave(
-        &mut self,
-        round: Round,
-        ask: impl FnOnce(&mut dyn FnMut(Round, Answer)) + Send + 'static,
-    ) {
-        let sender = self.answers.0.clone();
-        let wake = Arc::clone(&self.wake);
-        let work = move || {
-            ask(&mut |round, answer| {
-                // The agent is gone where nobody receives.
-                if sender.send(Answered { answer, round }).is_ok() {
-                    let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
-                }
-            });
-        };
-        let thread =
-            std::thread::Builder::new().name("metadata".to_owned()).stack_size(STACK).spawn(work);
-        if let Err(error) = thread {
-            // A machine that is out of threads keeps its network: as if nobody had answered.
-            warn!("cannot ask metadata, no thread can be started: {error}");
-            self.look = true;
-            self.take_answer(Answered { answer: Answer::default(), round });
-        }
-    }
-
     fn feed_watchdog(&mut self, now: Instant) {
         if let Some(watchdog) = &mut self.watchdog
             && now >= watchdog.next
@@ -946,6 +743,17 @@ impl Settled {
         let forwarding = Forwarding { marks: None, ..view.snapshot.forwarding.clone() };
         Settled { cloud: view.cloud.clone(), devices, mirrored, awaiting_udev, forwarding }
     }
+}
+
+/// What is readable when one of the signals came.
+fn on_signals(signals: &[i32]) -> Result<UnixStream, AgentError> {
+    let (receiver, sender) = UnixStream::pair().map_err(system("open a socket pair"))?;
+    for signal in signals {
+        let sender = sender.try_clone().map_err(system("open a socket pair"))?;
+        signal_hook::low_level::pipe::register(*signal, sender)
+            .map_err(system("handle signals"))?;
+    }
+    Ok(receiver)
 }
 
 fn is_ours(subject: &Subject) -> bool {

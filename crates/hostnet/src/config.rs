@@ -1,6 +1,7 @@
 //! Configuration: the TOML file, read into types that cannot be wrong.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,30 @@ pub struct AgentConfig {
     /// The bits of packet marks and connection marks that are ours.
     #[serde(deserialize_with = "mark_mask")]
     pub mark_mask: u32,
+    /// Where the API has a socket besides; see [`AgentConfig::api_path`].
+    #[serde(deserialize_with = "socket_path")]
+    pub api: Option<PathBuf>,
+    /// Where metrics are told.
+    #[serde(deserialize_with = "metrics_address")]
+    pub metrics: Option<MetricsAddress>,
+}
+
+/// Where metrics are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// A TCP port of an address.
+    Tcp(SocketAddr),
+    /// A Unix socket at a path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for MetricsAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MetricsAddress::Tcp(address) => write!(f, "{address}"),
+            MetricsAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl Default for AgentConfig {
@@ -65,7 +90,22 @@ impl Default for AgentConfig {
             table_base: 10_000,
             rule_priority: 14_000,
             mark_mask: 0x7f,
+            api: None,
+            metrics: None,
         }
+    }
+}
+
+impl AgentConfig {
+    /// Where the API has a socket at a path: as configured, or in the service's runtime directory
+    /// (`RuntimeDirectory=` in systemd.exec(5)).
+    pub fn api_path(&self) -> Option<PathBuf> {
+        let directory = || {
+            let directories = std::env::var_os("RUNTIME_DIRECTORY")?.into_string().ok()?;
+            let first = directories.split(':').next().filter(|it| it.starts_with('/'))?;
+            Some(Path::new(first).join(crate::api::INTERFACE))
+        };
+        self.api.clone().or_else(directory)
     }
 }
 
@@ -483,6 +523,36 @@ fn mark_mask<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error
     number_in(deserializer, 1..=u32::MAX, "a packet mark mask from 0x1 to 0xffffffff")
 }
 
+/// A path that the address of a Unix socket has room for (unix(7)).
+fn is_socket_path(text: &str) -> bool {
+    text.starts_with('/') && !text.ends_with('/') && text.len() < 108 && !text.contains('\0')
+}
+
+fn socket_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_socket_path(&text) {
+        return Ok(Some(text.into()));
+    }
+    let expected = "the path of a Unix socket, as \"/run/jackfield/api\", of less than 108 octets";
+    Err(de::Error::invalid_value(de::Unexpected::Str(&text), &expected))
+}
+
+fn metrics_address<'de, D>(deserializer: D) -> Result<Option<MetricsAddress>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    let address = match text.strip_prefix("unix:") {
+        Some(path) => is_socket_path(path).then(|| MetricsAddress::Unix(path.into())),
+        None => text.parse().ok().filter(|it: &SocketAddr| it.port() != 0).map(MetricsAddress::Tcp),
+    };
+    address.map(Some).ok_or_else(|| {
+        let expected = "an IP address and a port, as \"127.0.0.1:9106\" or \"[::1]:9106\", or a Unix \
+                        socket, as \"unix:/run/jackfield/metrics\"";
+        de::Error::invalid_value(de::Unexpected::Str(&text), &expected)
+    })
+}
+
 fn parsed<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -544,6 +614,16 @@ mod tests {
     }
 
     #[test]
+    fn sockets_are_where_they_are_configured_to_be() {
+        let config = parse("[agent]\napi = \"/run/x\"\nmetrics = \"[::1]:9106\"\n").unwrap().agent;
+        assert_eq!(config.api_path(), Some("/run/x".into()));
+        let address = "[::1]:9106".parse().unwrap();
+        assert_eq!(config.metrics, Some(MetricsAddress::Tcp(address)));
+        let config = parse("[agent]\nmetrics = \"unix:/run/m\"\n").unwrap().agent;
+        assert_eq!(config.metrics, Some(MetricsAddress::Unix("/run/m".into())));
+    }
+
+    #[test]
     fn all_that_a_match_gives_must_hold() {
         let text = "[[interface]]\nmatch = { name = \"eth1\", device_number = 2 }\nmtu = 1500\n";
         let config = parse(text).unwrap();
@@ -571,6 +651,11 @@ mod tests {
             ("[agent]\nmark_mask = -1\n", 2, vec!["mark_mask", "0x1"]),
             ("[agent]\nrule_priority = 29000\n", 2, vec!["rule_priority", "28000"]),
             ("[agent]\ndevice_kinds = [\"Physical!\"]\n", 2, vec!["device_kinds", "veth"]),
+            ("[agent]\napi = \"api\"\n", 2, vec!["api", "Unix socket", "/run/jackfield"]),
+            ("[agent]\nmetrics = \"9106\"\n", 2, vec!["metrics", "9106", "127.0.0.1:9106"]),
+            ("[agent]\nmetrics = \"[::1]:0\"\n", 2, vec!["metrics", "a port"]),
+            ("[agent]\nmetrics = \"unix:x\"\n", 2, vec!["metrics", "unix:/run"]),
+            ("[agent]\nmetrics = 9106\n", 2, vec!["metrics"]),
             ("[defaults]\nmtu = 100\n", 2, vec!["mtu", "100", "1280"]),
             ("[defaults]\nmtu = \"big\"\n", 2, vec!["mtu", "big", "primary"]),
             ("[defaults]\nmain_route = \"first\"\n", 2, vec!["main_route", "first", "last-resort"]),

@@ -1,7 +1,7 @@
 //! Two who do not agree: a change of ours that somebody undoes again and again is left alone.
 //!
 //! Pure: time is passed in. What is here lives as long as the agent; whoever wants to know of it asks
-//! the agent ([`inquiry`](crate::inquiry)).
+//! the agent ([`api`](crate::api)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

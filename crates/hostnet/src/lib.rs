@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod api;
 mod apply;
 mod carrier;
 pub mod carry;
@@ -27,10 +28,10 @@ pub mod doctor;
 pub mod explain;
 mod forwarding;
 pub mod hooks;
-mod inquiry;
 mod journal;
 mod machine;
 mod managers;
+mod metrics;
 pub mod neighbours;
 pub mod once;
 mod plan;

@@ -100,6 +100,11 @@ impl Machine {
         &self.config
     }
 
+    /// From now on, this is the configuration.
+    pub(crate) fn configure(&mut self, config: Config) {
+        self.config = config;
+    }
+
     /// What was heard of the cloud.
     pub fn memory(&self) -> &Memory {
         &self.memory

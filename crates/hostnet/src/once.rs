@@ -227,6 +227,7 @@ impl Session {
             let made = self.make(&view.plan)?;
             self.tell_hooks(&Scope::Everything, &made, None)?;
             if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
+                self.hooks.wait();
                 return Err(OnceError::Manager(text));
             }
         }

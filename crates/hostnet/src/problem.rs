@@ -1,9 +1,10 @@
 //! What stands in the way of an interface, said so that somebody can do something about it.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use jackfield_kernel::Route;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
 use crate::cloud::CloudInterface;
@@ -11,10 +12,10 @@ use crate::neighbours::{Hold, Holder};
 use crate::render::Manager;
 
 /// Something that is wrong with an interface, or that it waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// A stable word to match on.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What is wrong.
     pub text: String,
     /// What to do about it.
@@ -23,7 +24,7 @@ pub struct Problem {
 
 impl Problem {
     fn new(code: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Self {
-        Problem { code, text: text.into(), fix: fix.into() }
+        Problem { code: code.into(), text: text.into(), fix: fix.into() }
     }
 
     pub(crate) fn group_in_use(group: u32, by: &str) -> Self {
@@ -236,7 +237,7 @@ impl Problem {
         )
     }
 
-    pub(crate) fn metadata_failed(text: String) -> Self {
+    pub(crate) fn metadata_failed(text: &str) -> Self {
         Self::new(
             "metadata-unreachable",
             text,

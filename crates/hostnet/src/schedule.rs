@@ -120,6 +120,12 @@ impl Schedule {
         }
     }
 
+    /// From now on, so much lies between two refreshes.
+    pub(crate) fn set_refresh(&mut self, now: Instant, refresh: Duration) {
+        self.refresh = refresh;
+        self.next_refresh = self.next_refresh.min(now + refresh);
+    }
+
     /// A device appeared that may be a cloud interface.
     pub(crate) fn appeared(&mut self, now: Instant, mac: MacAddr) {
         // Where another device of this MAC went unseen.
@@ -322,6 +328,18 @@ mod tests {
             now = schedule.next().max(now + Duration::from_millis(1));
         }
         rounds
+    }
+
+    #[test]
+    fn a_shorter_refresh_holds_at_once_and_a_longer_one_from_the_next_on() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now, Duration::from_secs(30));
+        schedule.set_refresh(now, Duration::from_secs(60));
+        assert_eq!(schedule.next(), now + Duration::from_secs(30));
+        schedule.set_refresh(now, Duration::from_secs(2));
+        assert_eq!(schedule.next(), now + Duration::from_secs(2));
+        schedule.due(now + Duration::from_secs(2), &mut || 0.0);
+        assert_eq!(schedule.next(), now + Duration::from_secs(4));
     }
 
     #[test]

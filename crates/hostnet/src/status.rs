@@ -1,22 +1,23 @@
 //! What is plugged, how, and what is wrong: the answer of `jackfield status`.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use jackfield_metadata::Error as MetadataError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
 use crate::contest::Left;
 use crate::desired::{DesiredInterface, Role};
-use crate::inquiry;
 use crate::machine::{Machine, View};
 use crate::neighbours::{self, Presence};
+use crate::once::find;
 use crate::prefix;
 use crate::problem::Problem;
 use crate::snapshot::OURS;
 
 /// The state of all interfaces that may be cloud interfaces.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the format: 1.
     pub version: u32,
@@ -24,10 +25,40 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Other managers of networks that are on this host.
     pub neighbours: Vec<Presence>,
+    /// The agent of this network namespace; `None` where none runs.
+    pub agent: Option<AgentStatus>,
+    /// The metadata service.
+    pub metadata: MetadataStatus,
+}
+
+/// The running agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Its process; `None` where that is in another process namespace.
+    pub pid: Option<u32>,
+    /// Whether it says itself what is here. Otherwise the machine was looked at without it.
+    pub answers: bool,
+    /// Its version.
+    pub version: Option<String>,
+    /// Seconds that it has run.
+    pub uptime_s: Option<u64>,
+    /// Why the configuration that was read last is not in effect, where it is not.
+    pub configuration_error: Option<String>,
+}
+
+/// What is known of the metadata service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetadataStatus {
+    /// Whether it answered when it was last asked; `None` before there was an answer or an error.
+    pub reachable: Option<bool>,
+    /// Seconds since it last answered.
+    pub age_s: Option<u64>,
+    /// Why it did not answer.
+    pub error: Option<String>,
 }
 
 /// The state of one interface.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Name.
     pub name: String,
@@ -46,9 +77,9 @@ pub struct InterfaceStatus {
     /// Whether it is configured to be managed.
     pub managed: bool,
     /// Who configures it.
-    pub owner: &'static str,
+    pub owner: Cow<'static, str>,
     /// Who carries its configuration out.
-    pub backend: &'static str,
+    pub backend: Cow<'static, str>,
     /// What it is in.
     pub state: State,
     /// Its routing table.
@@ -68,7 +99,7 @@ pub struct InterfaceStatus {
 }
 
 /// What an interface is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// As it shall be.
@@ -99,30 +130,72 @@ impl State {
     }
 }
 
-/// Puts together what is to be said. `metadata`: why the service was not heard, where it was not.
+/// What is to be said where no agent says it. `metadata`: why the service was not heard, where it was
+/// not.
 pub fn status(
     machine: &Machine,
     view: &View,
     metadata: Option<&MetadataError>,
     now: Instant,
 ) -> Status {
-    let left = inquiry::left_alone();
-    let interfaces = view
-        .desired
-        .interfaces
-        .iter()
-        .filter_map(|interface| interface_status(machine, view, interface, metadata, &left, now))
-        .collect();
+    let heard = MetadataStatus {
+        reachable: Some(metadata.is_none()),
+        age_s: metadata.is_none().then_some(0),
+        error: metadata.map(ToString::to_string),
+    };
+    put_together(machine, view, heard, &[], now)
+}
+
+/// Puts together what is to be said. `left`: what the agent leaves alone.
+pub(crate) fn put_together(
+    machine: &Machine,
+    view: &View,
+    metadata: MetadataStatus,
+    left: &[Left],
+    now: Instant,
+) -> Status {
+    let interfaces = view.desired.interfaces.iter();
+    let interfaces = interfaces.filter_map(|interface| {
+        interface_status(machine, view, interface, metadata.error.as_deref(), left, now)
+    });
     let primary = view.desired.interfaces.iter().find(|it| it.role == Role::Primary);
     let neighbours = neighbours::present(&view.snapshot, primary.map(|primary| primary.index));
-    Status { version: 1, interfaces, neighbours }
+    Status { version: 1, interfaces: interfaces.collect(), neighbours, agent: None, metadata }
+}
+
+impl Status {
+    /// Keeps the interfaces that are named, by name, alternative name or MAC. Where none is, those that
+    /// metadata lists, or may yet list: any other device is most likely no cloud interface.
+    ///
+    /// # Errors
+    /// The first name that no device has.
+    pub fn select(&mut self, view: &View, names: &[String]) -> Result<(), String> {
+        if names.is_empty() {
+            let stranger = |of: &InterfaceStatus| {
+                view.desired.interfaces.iter().any(|interface| {
+                    interface.index == of.ifindex
+                        && interface.role == Role::Waiting
+                        && interface.problems.iter().any(|problem| problem.code == "not-listed")
+                })
+            };
+            self.interfaces.retain(|interface| !stranger(interface));
+            return Ok(());
+        }
+        let index = |name: &String| match find(&view.snapshot, name) {
+            Some(link) => Ok(link.index),
+            None => Err(name.clone()),
+        };
+        let chosen = names.iter().map(index).collect::<Result<Vec<u32>, String>>()?;
+        self.interfaces.retain(|interface| chosen.contains(&interface.ifindex));
+        Ok(())
+    }
 }
 
 fn interface_status(
     machine: &Machine,
     view: &View,
     interface: &DesiredInterface,
-    metadata: Option<&MetadataError>,
+    metadata: Option<&str>,
     left: &[Left],
     now: Instant,
 ) -> Option<InterfaceStatus> {
@@ -136,7 +209,7 @@ fn interface_status(
         .collect();
     let mut problems = interface.problems.clone();
     if let Some(error) = metadata {
-        problems.push(Problem::metadata_failed(error.to_string()));
+        problems.push(Problem::metadata_failed(error));
     }
     let plugged = matches!(interface.role, Role::Plugged | Role::Held);
     // What is about all is about each.
@@ -191,8 +264,8 @@ fn interface_status(
         network_card: interface.slot.map(|slot| slot.card),
         primary,
         managed,
-        owner,
-        backend: interface.backend.name(),
+        owner: owner.into(),
+        backend: interface.backend.name().into(),
         state: if left_alone.is_empty() { state(interface.role, settled) } else { State::Error },
         table: interface.table,
         group: link.group,

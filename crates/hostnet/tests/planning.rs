@@ -423,7 +423,7 @@ proptest! {
 fn second_round_is_justified(before: &Scene, desired: &Desired, second: Option<&Plan>) -> bool {
     let waits = desired.interfaces.iter().any(|interface| {
         interface.problems.iter().any(|problem| {
-            ["table-conflict", "group-in-use", "primary-in-group"].contains(&problem.code)
+            ["table-conflict", "group-in-use", "primary-in-group"].contains(&&*problem.code)
         })
     });
     let mirrored = second.into_iter().flat_map(|plan| &plan.changes).all(|change| {

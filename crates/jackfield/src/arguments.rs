@@ -47,6 +47,8 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// The agent, in the foreground: reacts to plug and unplug, keeps everything as desired
     Run,
+    /// Have the agent read its configuration again; a wrong one is told of and changes nothing
+    Reload,
     /// Configure interfaces now, once; returns when they are configured
     Plug(Plug),
     /// Remove everything of ours for interfaces, present or gone

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use jackfield_cni::{ContainerId, PluginFailure};
 use jackfield_guest::Error as GuestError;
 use jackfield_hostnet::agent::AgentError;
+use jackfield_hostnet::api::client::ClientError;
 use jackfield_hostnet::config::ConfigError;
 use jackfield_hostnet::explain::ExplainError;
 use jackfield_hostnet::once::OnceError;
@@ -18,6 +19,9 @@ use jackfield_vmconf::{RenderError, ResultError, VmConfError};
 pub(crate) enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What the running agent was asked.
+    #[error(transparent)]
+    Asked(ClientError),
     #[error(transparent)]
     Once(#[from] OnceError),
     #[error(transparent)]
@@ -54,6 +58,7 @@ impl Failure {
     pub(crate) fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) | Failure::Config(_) => 2,
+            Failure::Asked(error) if error.is("ConfigurationInvalid") => 2,
             Failure::Explain(error) if error.is_wrong_use() => 2,
             _ => 1,
         }
@@ -68,6 +73,7 @@ impl Failure {
                 Some("make the file readable, or name another with --config")
             }
             Failure::Config(ConfigError::Invalid { .. }) => Some("nothing was changed"),
+            Failure::Asked(error) => asked_advice(error),
             Failure::Once(error) => match error {
                 OnceError::NoSuchInterface(_) => Some("see 'jackfield status' for those there are"),
                 OnceError::Unmanaged(_) => Some("change the configuration to plug it"),
@@ -110,6 +116,18 @@ impl Failure {
                 None
             }
         }
+    }
+}
+
+/// What to do where the agent did not do what it was asked.
+fn asked_advice(error: &ClientError) -> Option<&'static str> {
+    match error {
+        ClientError::NoAgent => Some("it is started by 'jackfield run', or as a service"),
+        ClientError::Denied | ClientError::Impostor(_) => Some("run it as root"),
+        ClientError::Silent(_) => Some("see its log; a restart leaves the network as it is"),
+        error if error.is("NoSuchInterface") => Some("see 'jackfield status' for those there are"),
+        error if error.is("ConfigurationInvalid") => Some("what was read before is in effect"),
+        ClientError::Failed { .. } => None,
     }
 }
 

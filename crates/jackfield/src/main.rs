@@ -35,6 +35,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let done = |()| ExitCode::SUCCESS;
     match &arguments.command {
         Command::Run => commands::run::run(arguments).map(done),
+        Command::Reload => commands::reload::reload().map(done),
         Command::Plug(plug) => commands::plug::plug(arguments, plug).map(done),
         Command::Unplug(unplug) => commands::plug::unplug(arguments, unplug).map(done),
         Command::Scan(scan) => commands::plug::scan(arguments, scan).map(done),

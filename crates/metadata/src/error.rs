@@ -78,6 +78,39 @@ pub enum Error {
 }
 
 impl Error {
+    /// Every word that [`Error::kind`] knows.
+    pub const KINDS: [&'static str; 9] = [
+        "connection",
+        "timeout",
+        "deadline",
+        "not-found",
+        "unauthorized",
+        "refused",
+        "throttled",
+        "server",
+        "malformed",
+    ];
+
+    /// Which of the variants it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        Self::KINDS.get(self.number()).copied().unwrap_or_default()
+    }
+
+    /// Its place in [`Error::KINDS`].
+    pub(crate) fn number(&self) -> usize {
+        match self {
+            Error::Connection { .. } => 0,
+            Error::Timeout { .. } => 1,
+            Error::Deadline { .. } => 2,
+            Error::NotFound { .. } => 3,
+            Error::Unauthorized { .. } => 4,
+            Error::Refused { .. } => 5,
+            Error::Throttled { .. } => 6,
+            Error::Server { .. } => 7,
+            Error::Malformed { .. } => 8,
+        }
+    }
+
     /// Whether the same request may well be answered when it is sent again a little later.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -106,5 +139,28 @@ impl ParseError {
         // Enough to recognise it by; the text may come from anywhere.
         let text = text.chars().take(80).collect();
         Self { text, what, expected }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_word() {
+        let url = String::new;
+        let reason = String::new;
+        let errors = [
+            Error::Connection { url: url(), reason: reason() },
+            Error::Timeout { url: url(), after: Duration::ZERO },
+            Error::Deadline { url: url() },
+            Error::NotFound { url: url() },
+            Error::Unauthorized { url: url() },
+            Error::Refused { url: url(), status: 403 },
+            Error::Throttled { url: url(), status: 429 },
+            Error::Server { url: url(), status: 500 },
+            Error::Malformed { url: url(), reason: reason() },
+        ];
+        assert_eq!(errors.map(|error| error.kind()), Error::KINDS);
     }
 }

@@ -47,13 +47,13 @@ fn interface(facts: &Facts, status: &InterfaceStatus) -> Vec<Finding> {
         }
         _ => {}
     }
-    let told = status.problems.iter().filter(|problem| !ELSEWHERE.contains(&problem.code));
+    let told = status.problems.iter().filter(|problem| !ELSEWHERE.contains(&problem.code.as_ref()));
     let mut findings: Vec<Finding> = told
         .map(|problem| {
             let text = format!("{name}: {} [{}]", problem.text, problem.code);
             // The agent is about to make them.
             let soon = problem.code == "not-as-desired" && facts.agent_runs;
-            match soon || WAITS.contains(&problem.code) && status.state != State::Error {
+            match soon || WAITS.contains(&problem.code.as_ref()) && status.state != State::Error {
                 true => Finding::warning(INTERFACE, text, problem.fix.clone()),
                 false => Finding::problem(INTERFACE, text, problem.fix.clone()),
             }
@@ -185,8 +185,8 @@ mod tests {
             network_card: Some(0),
             primary: false,
             managed: true,
-            owner: "jackfield",
-            backend: "kernel",
+            owner: "jackfield".into(),
+            backend: "kernel".into(),
             state,
             table: Some(10_001),
             group: 106,
@@ -196,7 +196,11 @@ mod tests {
             metadata_age_s: None,
             problems: problems
                 .iter()
-                .map(|code| Problem { code, text: "text".to_owned(), fix: "fix".to_owned() })
+                .map(|code| Problem {
+                    code: (*code).into(),
+                    text: "text".to_owned(),
+                    fix: "fix".to_owned(),
+                })
                 .collect(),
         }
     }

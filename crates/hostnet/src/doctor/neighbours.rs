@@ -48,7 +48,7 @@ fn installed(facts: &Facts, file: &Installed) -> Finding {
         "86-jackfield.rules" => &["systemd-networkd", "NetworkManager"][..],
         _ => &["systemd-networkd"],
     };
-    let matters = facts.neighbours.iter().any(|is| whom.contains(&is.name));
+    let matters = facts.neighbours.iter().any(|is| whom.contains(&is.name.as_ref()));
     match (&file.path, file.same) {
         (Some(path), true) => Finding::ok(CHECK, format!("{path} is the one of this version")),
         (Some(path), false) => Finding::warning(
@@ -84,7 +84,7 @@ mod tests {
 
     fn here(name: &'static str, interfaces: &[&str]) -> Facts {
         let interfaces = interfaces.iter().map(ToString::to_string).collect();
-        let presence = Presence { name, evidence: "evidence".to_owned(), interfaces };
+        let presence = Presence { name: name.into(), evidence: "evidence".to_owned(), interfaces };
         Facts { neighbours: vec![presence], ..Facts::default() }
     }
 

@@ -16,10 +16,11 @@ mod network_manager;
 mod networkd;
 mod vpc_cni;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use jackfield_kernel::Link;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::snapshot::Snapshot;
 
@@ -36,10 +37,10 @@ pub enum Hold {
 }
 
 /// One that is on this host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// By what it is known to be here.
     pub evidence: String,
     /// The interfaces that it owns or configures too.
@@ -151,7 +152,7 @@ pub fn present(snapshot: &Snapshot, primary: Option<u32>) -> Vec<Presence> {
     let present = NEIGHBOURS.iter().filter_map(|neighbour| {
         let candidates = snapshot.candidates().map(|candidate| candidate.link);
         Some(Presence {
-            name: neighbour.name,
+            name: neighbour.name.into(),
             evidence: (neighbour.presence)(snapshot)?,
             interfaces: candidates
                 .filter(|link| holds(neighbour, link))

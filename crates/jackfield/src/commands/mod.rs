@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod plan;
 pub(crate) mod plug;
+pub(crate) mod reload;
 pub(crate) mod render;
 pub(crate) mod run;
 pub(crate) mod status;

@@ -7,5 +7,6 @@ use crate::failure::Failure;
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = config(arguments)?;
     require_privilege()?;
-    Ok(jackfield_hostnet::agent::run(config, client_options(arguments))?)
+    let file = arguments.config.clone();
+    Ok(jackfield_hostnet::agent::run(config, file, client_options(arguments))?)
 }

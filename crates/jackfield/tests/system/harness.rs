@@ -54,8 +54,9 @@ impl Drop for ConfigFile {
 /// `jackfield run` in a host. Dropped, it is killed.
 pub(crate) struct Agent {
     process: Process,
+    pid: u32,
     log: Arc<Mutex<Vec<String>>>,
-    _config: ConfigFile,
+    config: ConfigFile,
 }
 
 impl Agent {
@@ -85,11 +86,24 @@ impl Agent {
                 sink.lock().unwrap().push(line);
             }
         });
-        Agent { process, log, _config: config }
+        let pid = process.child().id();
+        Agent { process, pid, log, config }
     }
 
-    pub(crate) fn pid(&mut self) -> u32 {
-        self.process.child().id()
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Writes another configuration, which is not read yet.
+    pub(crate) fn configure(&self, config: &str) {
+        std::fs::write(self.config.path(), config).unwrap();
+    }
+
+    /// SIGHUP: it shall read the configuration again.
+    pub(crate) fn hang_up(&self) {
+        self.wait_until_started();
+        let pid = self.pid.to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     }
 
     /// What it said so far.

@@ -148,7 +148,7 @@ fn programs_are_told_of_an_interface_that_is_ready_changed_and_gone() {
     hooks.program("30-open-to-all", 0o757, "touch OUT/unsafe");
     hooks.program("40-editor~", 0o755, "touch OUT/unsafe");
     hooks.program("50-record", 0o755, RECORD);
-    let mut agent = Agent::with_config(&stage.a, &hooks.config("30s"));
+    let agent = Agent::with_config(&stage.a, &hooks.config("30s"));
     hooks.wait_for("ready eth0", 1);
     let primary = interface_in_status(&stage.a, "eth0");
     let told = hooks.env("ready-eth0");
@@ -156,6 +156,12 @@ fn programs_are_told_of_an_interface_that_is_ready_changed_and_gone() {
     assert_eq!(primary["mac"], told["JACKFIELD_MAC"]);
     // Its own address is the system's.
     assert_eq!(told["JACKFIELD_ADDRESSES"], "");
+
+    let of_primary = stage.lab.new_addresses(&stage.subnets[0])[0];
+    stage.lab.add_address(stage.a.primary().mac, of_primary).unwrap();
+    hooks.wait_for("changed eth0", 1);
+    let told = &hooks.json("changed-eth0")["interface"]["addresses"];
+    assert_eq!(*told, json!([ipnet::IpNet::from(of_primary).to_string()]));
 
     let attached = stage.attach(2, 1, 2);
     hooks.wait_for("ready eth1", 1);
@@ -305,7 +311,7 @@ fn an_agent_that_ends_takes_its_programs_along_and_the_next_one_tells_again() {
          echo $$ > OUT/pid\n{RECORD}\n[ -e OUT/release ] || exec sleep 300"
     );
     hooks.program("10-long", 0o755, &script);
-    let mut agent = Agent::with_config(&stage.a, &hooks.config("60s"));
+    let agent = Agent::with_config(&stage.a, &hooks.config("60s"));
     stage.attach(2, 1, 1);
     hooks.wait_for("ready eth1", 1);
     let pid = || std::fs::read_to_string(hooks.out("pid")).unwrap();

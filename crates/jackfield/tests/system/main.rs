@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod advertisements;
+mod api;
 mod beside;
 mod cards;
 mod client_matrix;
@@ -21,13 +22,16 @@ mod ipv6;
 mod kernel_state;
 mod killed;
 mod lag;
+mod logs;
 mod matrix;
+mod metrics;
 mod others;
 mod packaging;
 mod plug;
 mod prefixes;
 mod published;
 mod races;
+mod reload;
 mod rest;
 mod shapes;
 mod shared_rules;

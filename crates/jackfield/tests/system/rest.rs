@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::*;
@@ -96,14 +97,16 @@ fn at_rest_there_is_one_thread_that_sleeps() {
 }
 
 /// A service manager's end of the notification socket.
-struct ServiceManager {
+pub(crate) struct ServiceManager {
     socket: UnixDatagram,
     directory: std::path::PathBuf,
 }
 
 impl ServiceManager {
-    fn new() -> Self {
-        let name = format!("jackfield-notify-{}", std::process::id());
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("jackfield-notify-{}-{number}", std::process::id());
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&directory).unwrap();
         let socket = UnixDatagram::bind(directory.join("socket")).unwrap();
@@ -111,12 +114,12 @@ impl ServiceManager {
         ServiceManager { socket, directory }
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.directory.join("socket").to_str().unwrap().to_owned()
     }
 
     /// The next message, and when it came.
-    fn next(&self) -> (String, Instant) {
+    pub(crate) fn next(&self) -> (String, Instant) {
         let mut message = [0; 256];
         let length = self.socket.recv(&mut message).unwrap();
         let text = String::from_utf8_lossy(&message[..length]).trim_end().to_owned();

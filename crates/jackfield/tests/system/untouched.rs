@@ -64,7 +64,7 @@ pub(crate) fn nothing_is_lost_while_an_interface_comes_and_goes(shape: Shape, cy
     // each request has a connection of its own, three times as many where they are kept.
     lab.cloud().set_connections(Connections::Kept);
     let untouched = NetworkState::of(a);
-    let mut agent = Agent::start(a);
+    let agent = Agent::start(a);
     let first = stage.attach(2, 1, 2);
     configured_within(a, &first, PATIENCE);
     let other = stage.interface(3, 2);

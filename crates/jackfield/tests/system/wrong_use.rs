@@ -149,6 +149,8 @@ fn a_configuration_that_cannot_be_read_or_understood_is_told_of_with_file_line_a
         let said = [said, &[file.path()]].concat();
         let output = jackfield_with(&stage.a, &file, &["plug", "eth1"]);
         a.is_refused(&output, 2, &said);
+        let output = jackfield_with(&stage.a, &file, &["run"]);
+        a.is_refused(&output, 2, &said);
     }
 }
 

@@ -101,6 +101,9 @@ pub struct Client {
     /// The endpoint that answered last.
     preferred: AtomicUsize,
     requests: AtomicU64,
+    retries: AtomicU64,
+    /// By their place among [`Error::KINDS`].
+    errors: [AtomicU64; Error::KINDS.len()],
     primary: OnceLock<MacAddr>,
     learned: Mutex<BTreeMap<MacAddr, Learned>>,
 }
@@ -129,6 +132,8 @@ impl Client {
             session: Session::default(),
             preferred: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            errors: std::array::from_fn(|_| AtomicU64::new(0)),
             primary: OnceLock::new(),
             learned: Mutex::default(),
             options,
@@ -201,6 +206,24 @@ impl Client {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// How often something was asked once more because it had failed.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// How many errors there were of each kind ([`Error::kind`]). That there is no such key is an
+    /// answer like another.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.errors.iter().map(|count| count.load(Ordering::Relaxed));
+        Error::KINDS.into_iter().zip(counts).filter(|(kind, _)| *kind != "not-found")
+    }
+
+    fn count(&self, error: &Error) {
+        if let Some(count) = self.errors.get(error.number()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn options(&self) -> &ClientOptions {
         &self.options
     }
@@ -247,6 +270,7 @@ impl Client {
             };
             garbled += u32::from(is_garbled);
             log::debug!("{error}");
+            self.count(&error);
             if let Error::Deadline { .. } = error {
                 // What went wrong before says more.
                 return Err(failure.unwrap_or(error));
@@ -259,6 +283,7 @@ impl Client {
                 return Err(error);
             }
             failure = Some(error);
+            self.retries.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(wait);
         }
     }
@@ -331,6 +356,7 @@ impl Client {
             Err(error) => (error, false),
         };
         if !error.is_transient() {
+            self.count(&error);
             return Some(Ok(Err(error)));
         }
         Some(Err(Tried { failed: Some(Box::new((error, garbled))), ..Tried::default() }))

@@ -1,0 +1,217 @@
+//! What the agent answers, when it has nothing more urgent to do.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use jackfield_kernel::Error as KernelError;
+use jackfield_metadata::Error as MetadataError;
+use log::{debug, info, warn};
+use serde_json::{Value, json};
+
+use super::{Agent, AgentError};
+use crate::api::{Reply, Request};
+use crate::change::Change;
+use crate::desired::Scope;
+use crate::machine::{Answer, View};
+use crate::metrics::{self, Facts};
+use crate::schedule::Round;
+use crate::status::{AgentStatus, MetadataStatus, Status, put_together};
+
+/// For so long a look at everything counts for whoever asks. What is notified is seen at once; this is
+/// about what is not, and keeps those who ask without end from having everything listed without end.
+const FRESH: Duration = Duration::from_millis(250);
+
+/// When the agent began.
+#[derive(Debug)]
+pub(super) struct Began {
+    at: Instant,
+    /// Seconds since 1970.
+    time: u64,
+}
+
+impl Began {
+    pub(super) fn now() -> Self {
+        Began { at: Instant::now(), time: time() }
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What is known of the metadata service.
+#[derive(Debug, Default)]
+pub(super) struct Service {
+    /// Why it did not answer when it was last asked.
+    error: Option<MetadataError>,
+    /// When it last answered.
+    heard: Option<Instant>,
+}
+
+impl Service {
+    fn status(&self, now: Instant) -> MetadataStatus {
+        let asked = self.error.is_some() || self.heard.is_some();
+        MetadataStatus {
+            reachable: asked.then_some(self.error.is_none()),
+            age_s: self.heard.map(|heard| now.saturating_duration_since(heard).as_secs()),
+            error: self.error.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl Agent {
+    /// Takes note of whether the metadata service answered, and says so where that is new.
+    pub(super) fn take_note_of_service(&mut self, now: Instant, answer: &Answer, round: &Round) {
+        let failing = self.metadata.error.is_some();
+        match answer.error() {
+            Some(error) if !failing => warn!(
+                event = "metadata-unreachable",
+                code = error.kind();
+                "{error}; what works stays as it is, and it is asked again"
+            ),
+            None if failing => {
+                info!(event = "metadata-reachable"; "the metadata service answers again");
+            }
+            _ => {}
+        }
+        // One that no thread could ask told nothing.
+        let asked = answer.primary.is_some()
+            || round.macs().any(|mac| answer.interfaces.contains_key(&mac));
+        self.metadata.error = answer.error().cloned();
+        if asked && self.metadata.error.is_none() {
+            self.metadata.heard = Some(now);
+        }
+    }
+
+    /// Answers who asks, one request of each.
+    pub(super) fn serve(&mut self) -> Result<(), AgentError> {
+        if self.is_left_in_peace() || !self.server.is_asked() {
+            return Ok(());
+        }
+        // One look is enough for all of them.
+        let mut view = None;
+        let requests = self.server.requests();
+        self.configuration.answering.retain(|waits| requests.iter().any(|(id, _)| id == waits));
+        for (id, request) in requests {
+            if self.configuration.answering.contains(&id) {
+                // Once it is in effect.
+                if !self.look && self.made.is_none() {
+                    self.configuration.answering.remove(&id);
+                    self.server.answer(id, &Reply::Object(json!({})));
+                }
+                continue;
+            }
+            let reply = match self.reply(&request, &mut view) {
+                Ok(None) => {
+                    self.configuration.answering.insert(id);
+                    continue;
+                }
+                Ok(Some(reply)) => reply,
+                Err(AgentError::Kernel(error @ KernelError::Unsettled { .. })) => {
+                    debug!("{error}");
+                    Reply::Error("Busy", error.to_string())
+                }
+                Err(error) => return Err(error),
+            };
+            self.server.answer(id, &reply);
+        }
+        if let Some(view) = view {
+            // What nobody notified.
+            self.look |= !view.plan.is_empty() && self.made.is_none() && self.retry.is_none();
+            self.seen.get_or_insert(view.snapshot);
+        }
+        Ok(())
+    }
+
+    /// The answer; none where it follows later.
+    fn reply(
+        &mut self,
+        request: &Request,
+        view: &mut Option<View>,
+    ) -> Result<Option<Reply>, AgentError> {
+        Ok(Some(match request {
+            Request::Info => Reply::Object(self.info()),
+            Request::Status { interfaces } => {
+                let (view, mut status) = self.status(view)?;
+                match status.select(view, interfaces) {
+                    Ok(()) => Reply::Object(serde_json::to_value(&status).unwrap_or_default()),
+                    Err(name) => {
+                        let text = format!("there is no interface '{name}'");
+                        Reply::Error("NoSuchInterface", text)
+                    }
+                }
+            }
+            Request::Plan => {
+                let changes = &self.view(view)?.plan.changes;
+                let changes: Vec<Value> = changes.iter().map(Change::to_json).collect();
+                Reply::Object(json!({ "version": 1, "changes": changes }))
+            }
+            Request::Reload => {
+                // What was seen was seen by the old one.
+                *view = None;
+                match self.reload_and_log() {
+                    Ok(()) => return Ok(None),
+                    Err(error) => Reply::Error("ConfigurationInvalid", error),
+                }
+            }
+            Request::Metrics => Reply::Metrics(self.metrics(view)?),
+        }))
+    }
+
+    fn info(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "started_at": self.began.time,
+            "uptime_s": self.began.at.elapsed().as_secs(),
+        })
+    }
+
+    /// What the machine is like, looked at for the first who asks.
+    fn view<'v>(&mut self, view: &'v mut Option<View>) -> Result<&'v View, AgentError> {
+        let view = match view.take() {
+            Some(seen) => view.insert(seen),
+            None => {
+                if self.looked.is_none_or(|looked| looked.elapsed() > FRESH) {
+                    self.seen = None;
+                }
+                let snapshot = self.see()?;
+                view.insert(self.machine.view(snapshot, &Scope::Everything))
+            }
+        };
+        Ok(view)
+    }
+
+    fn status<'v>(&mut self, view: &'v mut Option<View>) -> Result<(&'v View, Status), AgentError> {
+        let view = self.view(view)?;
+        let now = Instant::now();
+        let metadata = self.metadata.status(now);
+        let left = self.contest.left();
+        let mut status = put_together(&self.machine, view, metadata, &left, now);
+        status.agent = Some(AgentStatus {
+            pid: Some(std::process::id()),
+            answers: true,
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            uptime_s: Some(self.began.at.elapsed().as_secs()),
+            configuration_error: self.configuration.error.clone(),
+        });
+        Ok((view, status))
+    }
+
+    fn metrics(&mut self, view: &mut Option<View>) -> Result<String, AgentError> {
+        let (view, mut status) = self.status(view)?;
+        // None is named, so that none is missing.
+        let _ = status.select(view, &[]);
+        Ok(metrics::tell(&Facts {
+            counts: &self.counts,
+            status: &status,
+            started_at: self.began.time,
+            configured_at: self.configuration.read_at,
+            left_alone: self.contest.left().len(),
+            netlink_writes: self.machine.writes(),
+            metadata_requests: self.client.requests(),
+            metadata_retries: self.client.retries(),
+            metadata_errors: self.client.errors().collect(),
+        }))
+    }
+}
