@@ -28,13 +28,9 @@ fn only_one_of_the_modes_can_be_enabled_and_only_one_runs() {
     assert_same(&before, &NetworkState::settled(machine.a()));
 
     // By one step each way.
-    for mode in [Mode::Udev, Mode::Agent] {
-        let other = match mode {
-            Mode::Agent => Mode::Udev,
-            Mode::Udev => Mode::Agent,
-        };
-        machine.shell(&format!("systemctl disable --now {}", other.unit()));
-        machine.shell(&format!("systemctl enable --now {}", mode.unit()));
+    for (mode, states) in [(Mode::Udev, "disabled\nenabled"), (Mode::Agent, "enabled\ndisabled")] {
+        machine.shell(&format!("systemctl enable --now --force {}", mode.unit()));
+        assert_eq!(machine.shell(enabled), states);
         machine.is_active(mode.unit());
         assert_same(&before, &NetworkState::settled(machine.a()));
     }

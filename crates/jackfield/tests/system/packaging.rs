@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use jackfield_hostnet::config::Config;
+
 use crate::harness::*;
 
 const UNITS: [&str; 3] = ["jackfield.service", "jackfield-scan.service", "jackfield-plug@.service"];
@@ -281,14 +283,15 @@ fn the_static_program_needs_no_library_and_does_what_the_other_does() {
 
 #[test]
 fn what_kubernetes_is_given_is_yaml_and_asks_for_no_more_than_it_needs() {
-    let script = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let script = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(open(sys.argv[1]))), sys.stdout)";
     let path = packaging("kubernetes/daemonset.yaml");
     let output = Command::new("/usr/bin/python3").args(["-c", script]).arg(path).output();
-    let document: serde_json::Value = match output {
+    let documents: serde_json::Value = match output {
         Ok(output) if output.status.success() => serde_json::from_slice(&output.stdout).unwrap(),
         output => return not_tested(format!("python3-yaml is missing: {output:?}")),
     };
-    assert_eq!(document["kind"], "DaemonSet");
+    let [document, map] = [&documents[0], &documents[1]];
+    assert_eq!((&document["kind"], &map["kind"]), (&"DaemonSet".into(), &"ConfigMap".into()));
     let pod = &document["spec"]["template"]["spec"];
     assert_eq!((&pod["hostNetwork"], pod.get("hostPID")), (&true.into(), None));
     let container = &pod["containers"][0];
@@ -304,6 +307,11 @@ fn what_kubernetes_is_given_is_yaml_and_asks_for_no_more_than_it_needs() {
     for mount in mounts {
         assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
     }
+    let config = map["data"]["config.toml"].as_str().unwrap();
+    let config = Config::parse(config, Path::new("config.toml")).unwrap();
+    let probe = &container["livenessProbe"]["httpGet"];
+    let asked = format!("{}:{}", probe["host"].as_str().unwrap(), probe["port"]);
+    assert_eq!(config.agent.metrics.map(|address| address.to_string()), Some(asked));
     let named = container["env"][0]["value"].as_str().unwrap();
     assert!(mounts.iter().any(|mount| mount["mountPath"] == named), "{named}");
 }
