@@ -3,7 +3,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -41,6 +41,21 @@ pub(crate) fn answer(socket: &UnixDatagram, left: &[Left]) {
 /// or it does not answer.
 pub(crate) fn left_alone() -> Vec<Left> {
     ask().unwrap_or_default()
+}
+
+/// Waits until the agent has ended what it was about, where one runs: it answers between two passes,
+/// and what it looks at afterwards is as it is now. False where it does not in time.
+pub(crate) fn agent_takes_note(patience: Duration) -> bool {
+    let end = Instant::now() + patience;
+    while ask().is_none() {
+        if !crate::agent::is_running() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+    }
+    true
 }
 
 fn ask() -> Option<Vec<Left>> {

@@ -25,6 +25,7 @@ mod contest;
 mod desired;
 pub mod explain;
 mod forwarding;
+pub mod import;
 mod inquiry;
 mod journal;
 mod machine;
