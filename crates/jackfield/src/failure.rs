@@ -9,6 +9,7 @@ use jackfield_guest::Error as GuestError;
 use jackfield_hostnet::agent::AgentError;
 use jackfield_hostnet::config::ConfigError;
 use jackfield_hostnet::explain::ExplainError;
+use jackfield_hostnet::import::ImportError;
 use jackfield_hostnet::once::OnceError;
 use jackfield_lab::LabError;
 use jackfield_vmconf::{RenderError, ResultError, VmConfError};
@@ -20,6 +21,8 @@ pub(crate) enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Once(#[from] OnceError),
+    #[error(transparent)]
+    Import(ImportError),
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]
@@ -83,6 +86,7 @@ impl Failure {
                 OnceError::Kernel(error) if error.is_permission() => Some(ROOT),
                 _ => None,
             },
+            Failure::Import(error) => import_advice(error),
             Failure::Agent(error) => match error {
                 AgentError::Running => Some("stop it first, or leave the work to it"),
                 AgentError::NotPermitted(_) => Some(ROOT),
@@ -110,6 +114,27 @@ impl Failure {
                 None
             }
         }
+    }
+}
+
+/// What fails as any other command has that one's advice.
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Once(error) => Failure::Once(error),
+            other => Failure::Import(other),
+        }
+    }
+}
+
+/// What to do where not all could be taken over.
+fn import_advice(error: &ImportError) -> Option<&'static str> {
+    match error {
+        ImportError::MadeAgain(_) => Some("end who does so, and run it again"),
+        ImportError::File { .. } | ImportError::NotSilent(_) => {
+            Some("what is plugged works; run it again when that is cured")
+        }
+        ImportError::Once(_) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod demo;
 pub(crate) mod explain;
+pub(crate) mod import;
 pub(crate) mod plan;
 pub(crate) mod plug;
 pub(crate) mod render;

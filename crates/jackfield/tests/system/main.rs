@@ -15,6 +15,7 @@ mod explain;
 mod faults;
 mod gone;
 mod harness;
+mod import;
 mod ipv6;
 mod kernel_state;
 mod killed;
