@@ -260,7 +260,18 @@ fn without_privilege_it_lists_and_removes_nothing() {
     let (status, error) = failure(&run(&["import", "--remove"]));
     assert_eq!(status, 1);
     assert!(error.contains("CAP_NET_ADMIN") && error.contains("as root"), "{error}");
-    assert!(run(&["import"]).status.success());
+    let listed = run(&["import"]);
+    assert!(listed.status.success(), "{listed:?}");
+    let text = String::from_utf8(listed.stdout).unwrap();
+    for line in [
+        "amazon-ec2-net-utils 1.x is here: /etc/sysconfig/network-scripts/",
+        "eth1: to be taken over\n",
+        "remove  /etc/sysconfig/network-scripts/ifcfg-eth1\n",
+        "- rule 32765: from 10.0.2.10/32 lookup 10001\n",
+        "nothing was changed: 'jackfield import --remove' does it\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
     assert_eq!(state(place.a()), before);
     assert!(place.exists("/etc/sysconfig/network-scripts/ifcfg-eth1"));
 }
