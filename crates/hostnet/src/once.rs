@@ -416,7 +416,7 @@ impl Session {
     }
 
     /// Makes the changes, and looks again until nothing is left of them.
-    fn make(&mut self, plan: &Plan) -> Result<Vec<Change>, OnceError> {
+    pub(crate) fn make(&mut self, plan: &Plan) -> Result<Vec<Change>, OnceError> {
         if plan.is_empty() {
             return Ok(Vec::new());
         }
