@@ -12,6 +12,15 @@ fn only_one_of_the_modes_can_be_enabled_and_only_one_runs() {
     machine.install(Mode::Agent);
     let one = machine.attach(1);
     machine.is_configured(&one);
+    // It is asked to reload by its own unit, in its sandbox, and by root.
+    let process = machine.main_process("jackfield.service");
+    machine.shell("systemctl reload jackfield; jackfield reload");
+    machine.disk().write("/etc/jackfield/config.toml", "[agent]\nrefesh = \"30s\"\n");
+    let wrong = machine.command("systemctl").args(["reload", "jackfield"]).output().unwrap();
+    assert!(!wrong.status.success(), "{wrong:?}");
+    machine.disk().write("/etc/jackfield/config.toml", LAB_CONFIG);
+    assert_eq!(machine.main_process("jackfield.service"), process, "it is the same agent");
+
     let refused = machine.command("systemctl").args(["enable", "jackfield-scan"]).output().unwrap();
     assert!(!refused.status.success(), "{refused:?}");
     let enabled = "systemctl is-enabled jackfield jackfield-scan || true";

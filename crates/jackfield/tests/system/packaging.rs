@@ -70,6 +70,25 @@ fn systemd_has_nothing_to_say_against_the_units() {
 }
 
 #[test]
+fn systemd_has_nothing_to_say_against_the_examples() {
+    for name in ["root.conf", "network-manager.conf"] {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("with-{name}"));
+        let drop_ins = directory.join("jackfield.service.d");
+        std::fs::create_dir_all(&drop_ins).unwrap();
+        std::fs::copy(packaging("examples").join(name), drop_ins.join(name)).unwrap();
+        let path = directory.join(UNITS[0]);
+        std::fs::write(&path, unit(UNITS[0]).replace("/usr/bin/jackfield", JACKFIELD)).unwrap();
+        let mut command = Command::new("systemd-analyze");
+        command.env("SYSTEMD_UNIT_PATH", format!("{}:", directory.display()));
+        command.args(["verify", "--man=no"]).arg(path);
+        let Some(output) = run(&mut command, "systemd") else { return };
+        let said = String::from_utf8(output.stderr).unwrap();
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("jackfield")).collect();
+        assert!(output.status.success() && ours.is_empty(), "{name}: {said}");
+    }
+}
+
+#[test]
 fn all_units_have_the_same_sandbox() {
     let agent = sandbox(UNITS[0]);
     assert!(agent.iter().any(|line| line == "CapabilityBoundingSet=CAP_NET_ADMIN"), "{agent:?}");
