@@ -340,8 +340,8 @@ impl Agent {
         for timer in self.timers() {
             until = until.min(timer);
         }
-        if self.server.is_asked() && !self.is_left_in_peace() {
-            until = Instant::now();
+        if let Some(from) = self.serves_from() {
+            until = until.min(from);
         }
         let timeout = until.saturating_duration_since(Instant::now());
         // Rounded up: a wake-up before the time would find nothing to do.

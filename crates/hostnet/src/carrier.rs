@@ -179,7 +179,7 @@ fn put_files(work: &Work) -> Result<(), String> {
 }
 
 /// With what was left of writing it.
-fn remove(path: &Path) -> Result<(), String> {
+pub(crate) fn remove(path: &Path) -> Result<(), String> {
     let _ = fs::remove_file(unfinished(path));
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -196,7 +196,7 @@ fn unfinished(path: &Path) -> PathBuf {
 }
 
 /// Whole or not at all.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     let new = unfinished(path);
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
@@ -208,7 +208,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Runs a program to its end.
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let said = || format!("{program} {}", arguments.join(" "));
     let path = find_program(program).ok_or_else(|| format!("there is no program '{program}'"))?;
     // Of what goes on behind, nothing may hold a pipe of ours: the DHCP client stays.

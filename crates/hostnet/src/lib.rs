@@ -28,6 +28,7 @@ pub mod doctor;
 pub mod explain;
 mod forwarding;
 pub mod hooks;
+pub mod import;
 mod journal;
 mod machine;
 mod managers;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use jackfield_kernel::{Error as KernelError, Link, Rtnetlink};
+use jackfield_kernel::{Error as KernelError, Link, Rtnetlink, RuleAction};
 use jackfield_metadata::{Ask, Client, Error as MetadataError, Listing, MacAddr};
 
 use crate::apply::{Applied, apply};
@@ -13,8 +13,9 @@ use crate::carrier::Carrier;
 use crate::carry::leave_to_managers;
 use crate::change::{Change, Edit};
 use crate::cloud::{Cloud, Memory};
-use crate::config::Config;
+use crate::config::{Config, Identity};
 use crate::desired::{Desired, DesiredInterface, Scope, desired};
+use crate::import;
 use crate::managers::Managers;
 use crate::neighbours::Disk;
 use crate::plan::{Plan, plan};
@@ -164,6 +165,35 @@ impl Machine {
             self.look_at_managers(&mut snapshot);
         }
         Ok(self.take_note(snapshot))
+    }
+
+    /// The socket by which changes are made.
+    pub(crate) fn kernel(&mut self) -> &mut Rtnetlink {
+        &mut self.kernel
+    }
+
+    /// Reads further tables into a snapshot: those that rules of other tools lead to, and those that
+    /// they give interfaces.
+    pub(crate) fn look_into_tables(&mut self, snapshot: &mut Snapshot) -> Result<(), KernelError> {
+        let by_rules = snapshot.rules.iter().filter_map(|rule| match rule.action {
+            RuleAction::Table(table) if import::TABLES.contains(&table) => Some(table),
+            _ => None,
+        });
+        let by_names = snapshot.links.iter().filter_map(|link| import::table_by_name(&link.name));
+        let tables = by_rules.chain(by_names).collect();
+        snapshot.read_tables(&mut self.kernel, &tables)
+    }
+
+    /// False where an interface is configured not to be managed.
+    pub(crate) fn is_managed(&self, interface: &DesiredInterface) -> bool {
+        let identity = Identity {
+            mac: interface.mac,
+            interface_id: None,
+            device_number: interface.slot.map(|slot| slot.device),
+            network_card: interface.slot.map(|slot| slot.card),
+            names: &[&interface.name],
+        };
+        self.config.for_interface(&identity).manage
     }
 
     /// Reads anew with the next look what neighbours leave on disk.

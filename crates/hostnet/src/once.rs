@@ -227,6 +227,7 @@ impl Session {
             let made = self.make(&view.plan)?;
             self.tell_hooks(&Scope::Everything, &made, None)?;
             if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
+                self.hooks.wait();
                 return Err(OnceError::Manager(text));
             }
         }
@@ -415,7 +416,7 @@ impl Session {
     }
 
     /// Makes the changes, and looks again until nothing is left of them.
-    fn make(&mut self, plan: &Plan) -> Result<Vec<Change>, OnceError> {
+    pub(crate) fn make(&mut self, plan: &Plan) -> Result<Vec<Change>, OnceError> {
         if plan.is_empty() {
             return Ok(Vec::new());
         }

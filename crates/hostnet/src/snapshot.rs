@@ -201,17 +201,7 @@ impl Snapshot {
     ) -> Result<(), Error> {
         let mut tables = tables.clone();
         tables.extend(self.journals().map(|(_, journal)| journal.table));
-        for table in tables {
-            if !self.tables.insert(table) {
-                continue;
-            }
-            let filter = RouteFilter { table: Some(table), ..RouteFilter::default() };
-            for family in families() {
-                self.routes.extend(Route::list(kernel, family, filter)?);
-            }
-        }
-        self.routes.sort();
-        self.routes.dedup();
+        self.read_tables(kernel, &tables)?;
         if !self.keeps_address_protocol {
             self.believe_markers(marker_table(agent));
         }
@@ -232,6 +222,26 @@ impl Snapshot {
             self.settings
                 .extend(values.into_iter().map(|(setting, value)| ((index, setting), value)));
         }
+        Ok(())
+    }
+
+    /// Reads those tables that are not known yet.
+    pub(crate) fn read_tables(
+        &mut self,
+        kernel: &mut Rtnetlink,
+        tables: &BTreeSet<u32>,
+    ) -> Result<(), Error> {
+        for table in tables {
+            if !self.tables.insert(*table) {
+                continue;
+            }
+            let filter = RouteFilter { table: Some(*table), ..RouteFilter::default() };
+            for family in families() {
+                self.routes.extend(Route::list(kernel, family, filter)?);
+            }
+        }
+        self.routes.sort();
+        self.routes.dedup();
         Ok(())
     }
 

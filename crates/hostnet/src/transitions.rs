@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use jackfield_metadata::{InterfaceId, MacAddr};
 
+use crate::change::{Change, Edit};
 use crate::cloud::Slot;
 use crate::desired::{DesiredInterface, Role};
 use crate::journal::Journal;
@@ -160,7 +161,9 @@ struct Unfinished {
 
 impl Unfinished {
     fn of(view: &View) -> Self {
-        let left = view.plan.changes.iter().chain(&view.left);
+        // Marks are for what is forwarded, and a kernel may refuse them for ever: what is plugged works.
+        let marks = |change: &&Change| matches!(change.edit, Edit::Marks { .. });
+        let left = view.plan.changes.iter().chain(&view.left).filter(|it| !marks(it));
         let about = left.map(|change| change.interface.as_ref().map(|interface| interface.index));
         let (shared, of): (Vec<_>, Vec<_>) = about.partition(Option::is_none);
         Unfinished { shared: !shared.is_empty(), of: of.into_iter().flatten().collect() }
@@ -197,7 +200,7 @@ mod tests {
     use jackfield_kernel::{Address, AddressFlags, Link};
 
     use super::*;
-    use crate::change::{Change, Edit, InterfaceRef};
+    use crate::change::InterfaceRef;
     use crate::config::Backend;
     use crate::desired::{Desired, Device};
     use crate::plan::Plan;
@@ -327,6 +330,15 @@ mod tests {
         transitions.take(&plugged(&[]));
         let told = transitions.take(&view(MAC, Role::Unmanaged, &[]));
         assert_eq!(names(&told), ["02:ec:20:00:00:01 gone"]);
+    }
+
+    #[test]
+    fn marks_that_the_kernel_refuses_keep_nothing_from_being_ready() {
+        let edit = Edit::Marks { from: None, to: None };
+        let changes = vec![Change { interface: None, edit }];
+        let told = Transitions::default()
+            .take(&View { plan: Plan { changes }, ..plugged(&["10.0.2.10/32"]) });
+        assert_eq!(told.len(), 1, "{told:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What can be written on the command line.
 
 pub(crate) mod explain;
+pub(crate) mod import;
 pub(crate) mod vm;
 
 use std::path::PathBuf;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Explain(explain::Explain),
     /// Print the files that another network manager would be given, change nothing
     Render(Render),
+    /// Take over what ubuntu-ec2net or amazon-ec2-net-utils has configured; lists, unless told otherwise
+    Import(import::Import),
     /// The network of microVMs: made by CNI plugins, told to guests in any form
     Vm(vm::Vm),
     /// The whole story in private namespaces: plug, traffic, move, unplug, without cloud

@@ -10,6 +10,7 @@ use jackfield_hostnet::agent::AgentError;
 use jackfield_hostnet::api::client::ClientError;
 use jackfield_hostnet::config::ConfigError;
 use jackfield_hostnet::explain::ExplainError;
+use jackfield_hostnet::import::ImportError;
 use jackfield_hostnet::once::OnceError;
 use jackfield_lab::LabError;
 use jackfield_vmconf::{RenderError, ResultError, VmConfError};
@@ -24,6 +25,8 @@ pub(crate) enum Failure {
     Asked(ClientError),
     #[error(transparent)]
     Once(#[from] OnceError),
+    #[error(transparent)]
+    Import(ImportError),
     #[error(transparent)]
     Agent(#[from] AgentError),
     #[error(transparent)]
@@ -89,6 +92,7 @@ impl Failure {
                 OnceError::Kernel(error) if error.is_permission() => Some(ROOT),
                 _ => None,
             },
+            Failure::Import(error) => import_advice(error),
             Failure::Agent(error) => match error {
                 AgentError::Running => Some("stop it first, or leave the work to it"),
                 AgentError::NotPermitted(_) => Some(ROOT),
@@ -123,11 +127,33 @@ impl Failure {
 fn asked_advice(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::NoAgent => Some("it is started by 'jackfield run', or as a service"),
-        ClientError::Denied | ClientError::Impostor(_) => Some("run it as root"),
+        ClientError::Denied => Some("run it as root"),
+        ClientError::Impostor(_) => Some("end that process: it keeps an agent from starting"),
         ClientError::Silent(_) => Some("see its log; a restart leaves the network as it is"),
         error if error.is("NoSuchInterface") => Some("see 'jackfield status' for those there are"),
         error if error.is("ConfigurationInvalid") => Some("what was read before is in effect"),
         ClientError::Failed { .. } => None,
+    }
+}
+
+/// What fails as any other command has that one's advice.
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Once(error) => Failure::Once(error),
+            other => Failure::Import(other),
+        }
+    }
+}
+
+/// What to do where not all could be taken over.
+fn import_advice(error: &ImportError) -> Option<&'static str> {
+    match error {
+        ImportError::MadeAgain(_) => Some("end who does so, and run it again"),
+        ImportError::File { .. } | ImportError::NotSilent(_) => {
+            Some("what is plugged works; run it again when that is cured")
+        }
+        ImportError::Once(_) => None,
     }
 }
 

@@ -49,6 +49,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Explain(explain) => commands::explain::explain(arguments, explain).map(done),
         Command::Render(render) => commands::render::render(arguments, render).map(done),
+        Command::Import(import) => commands::import::import(arguments, import).map(done),
         Command::Vm(vm) => commands::vm::vm(&vm.command).map(difference),
         Command::Demo(demo) => commands::demo::demo(demo).map(done),
     }

@@ -11,7 +11,7 @@ use netlink_packet_route::address::{
 };
 
 use crate::error::Result;
-use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_EXCL};
+use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use crate::{Family, Request, Rtnetlink};
 
 pub(crate) const RTM_NEWADDR: u16 = 20;
@@ -118,6 +118,17 @@ impl Address {
 
     /// Adds it; refused where the interface has it.
     pub fn add(&self) -> Request {
+        Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &self.new_message())
+    }
+
+    /// Adds it; where the interface has it, whoever added it, that becomes this one. It is there all
+    /// the while. IPv4 knows addresses apart by their prefix length too, IPv6 does not: there the prefix
+    /// length stays as it was.
+    pub fn replace(&self) -> Request {
+        Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &self.new_message())
+    }
+
+    fn new_message(&self) -> AddressMessage {
         let mut message = self.message();
         let mut flags = WireFlags::empty();
         if self.flags.no_prefix_route {
@@ -136,7 +147,7 @@ impl Address {
         if self.protocol != 0 {
             message.attributes.push(AddressAttribute::Protocol(self.protocol.into()));
         }
-        Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)
+        message
     }
 
     /// Removes it.

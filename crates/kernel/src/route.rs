@@ -11,7 +11,7 @@ use netlink_packet_route::route::{
 
 use crate::address::{read_family, wire_family};
 use crate::error::Result;
-use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_EXCL};
+use crate::wire::{self, Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use crate::{Family, Request, Rtnetlink};
 
 pub(crate) const RTM_NEWROUTE: u16 = 24;
@@ -305,6 +305,12 @@ impl Route {
     /// service.
     pub fn add(&self) -> Request {
         Request::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &self.message())
+    }
+
+    /// Adds it; where its table has a route of the same destination, metric and type of service, it
+    /// takes the place of the first of them. There is no instant at which neither is there.
+    pub fn replace(&self) -> Request {
+        Request::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &self.message())
     }
 
     /// Removes it: only a route that has everything that this one says.

@@ -391,6 +391,45 @@ fn changes_are_notified_with_who_made_them() {
 }
 
 #[test]
+fn what_is_replaced_is_there_all_the_while() {
+    let mut bench = bench();
+    let monitor = bench.namespace.run(Monitor::open).unwrap();
+    let mut monitor = monitor.unwrap();
+    let interface = bench.interface;
+    for (address, everything, gateway, metric) in [
+        ("10.0.1.10/32", "0.0.0.0/0", "10.0.1.1", 0),
+        ("2001:db8::a/128", "::/0", "fe80:ec2::1", 1024),
+    ] {
+        let ours = secondary(interface, address);
+        let theirs = Address { protocol: 0, ..ours.clone() };
+        let via = Route::via_gateway(net(everything), 10_001, interface, gateway.parse().unwrap());
+        let ours_via = Route { metric, protocol: OURS, ..via };
+        let theirs_via = Route { protocol: 3, ..ours_via.clone() };
+        let added = bench.kernel.batch(&[theirs.add(), theirs_via.add()]).unwrap();
+        assert_eq!(added, [Ok(()), Ok(())]);
+        let refused = bench.kernel.batch(&[ours.add(), ours_via.add()]).unwrap();
+        assert!(refused.iter().all(|it| it.as_ref().is_err_and(Refusal::already_there)));
+        let replaced = bench.kernel.batch(&[ours.replace(), ours_via.replace()]).unwrap();
+        assert_eq!(replaced, [Ok(()), Ok(())]);
+        let family = ours_via.family();
+        let addresses = Address::list_of(&mut bench.kernel, family, interface).unwrap();
+        let same = addresses.iter().filter(|is| is.address == ours.address);
+        assert_eq!(same.map(|is| is.protocol).collect::<Vec<u8>>(), [OURS]);
+        let filter = RouteFilter { table: Some(10_001), ..RouteFilter::default() };
+        let routes = Route::list(&mut bench.kernel, family, filter).unwrap();
+        assert_eq!(routes.iter().map(|is| is.protocol).collect::<Vec<u8>>(), [OURS]);
+    }
+    let mut removed = Vec::new();
+    let take = |told: Notification| {
+        if let Notification::Changed { removed: true, subject, .. } = told {
+            removed.push(subject);
+        }
+    };
+    monitor.receive(take).unwrap();
+    assert!(removed.is_empty(), "{removed:#?}");
+}
+
+#[test]
 fn a_refusing_route_keeps_its_kind() {
     let mut bench = bench();
     for (kind, everything) in [(RouteKind::Blackhole, "0.0.0.0/0"), (RouteKind::Prohibit, "::/0")] {

@@ -12,12 +12,18 @@ struct Page {
     see: &'static str,
 }
 
-const PAGES: [Page; 2] = [
+const PAGES: [Page; 3] = [
     Page {
         name: "jackfield.service",
         about: "jackfield as a system's units",
         document: include_str!("../../../docs/install.md"),
         see: "\\fBjackfield\\fR(1),\n\\fBjackfield.toml\\fR(5),\n\\fBsystemd.exec\\fR(5)\n",
+    },
+    Page {
+        name: "jackfield.hooks",
+        about: "programs that are run after an interface became ready, was changed and is gone",
+        document: include_str!("../../../docs/hooks.md"),
+        see: "\\fBjackfield\\fR(1),\n\\fBjackfield.toml\\fR(5),\n\\fBjackfield.service\\fR(8)\n",
     },
     Page {
         name: "tc-redirect-tap",

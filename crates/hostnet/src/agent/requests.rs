@@ -7,7 +7,7 @@ use jackfield_metadata::Error as MetadataError;
 use log::{debug, info, warn};
 use serde_json::{Value, json};
 
-use super::{Agent, AgentError};
+use super::{Agent, AgentError, Made};
 use crate::api::{Reply, Request};
 use crate::change::Change;
 use crate::desired::Scope;
@@ -19,6 +19,9 @@ use crate::status::{AgentStatus, MetadataStatus, Status, put_together};
 /// For so long a look at everything counts for whoever asks. What is notified is seen at once; this is
 /// about what is not, and keeps those who ask without end from having everything listed without end.
 const FRESH: Duration = Duration::from_millis(250);
+
+/// For so long after the start, what metadata says first is waited for.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// When the agent began.
 #[derive(Debug)]
@@ -83,9 +86,19 @@ impl Agent {
         }
     }
 
+    /// When who asks is answered; `None`: nobody asks. What has just been changed is left in peace, and
+    /// before metadata has said anything there is little to tell.
+    pub(super) fn serves_from(&self) -> Option<Instant> {
+        let made = self.made.as_ref().map(Made::verify);
+        let heard = self.metadata.error.is_some() || self.metadata.heard.is_some();
+        let first = (!heard).then(|| self.began.at + FIRST);
+        let from = made.into_iter().chain(first).max().unwrap_or(self.began.at);
+        self.server.is_asked().then_some(from)
+    }
+
     /// Answers who asks, one request of each.
     pub(super) fn serve(&mut self) -> Result<(), AgentError> {
-        if self.is_left_in_peace() || !self.server.is_asked() {
+        if self.serves_from().is_none_or(|from| Instant::now() < from) {
             return Ok(());
         }
         // One look is enough for all of them.

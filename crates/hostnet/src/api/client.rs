@@ -69,6 +69,10 @@ impl AgentClient {
         })?;
         let peer = Peer::of(&socket).map_err(|error| ClientError::Silent(error.to_string()))?;
         if !may_be_agent(peer) {
+            // Who is not root cannot tell, and would not be answered.
+            if !rustix::process::geteuid().is_root() {
+                return Err(ClientError::Denied);
+            }
             return Err(ClientError::Impostor(peer.user));
         }
         let pid = peer.process;

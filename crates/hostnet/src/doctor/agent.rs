@@ -7,6 +7,7 @@ const CHECK: &str = "agent";
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![running(facts)];
+    findings.extend(itself(facts));
     findings.extend(facts.units.as_deref().and_then(modes));
     findings
 }
@@ -47,6 +48,28 @@ fn running(facts: &Facts) -> Finding {
     Finding::warning(CHECK, "no agent runs here: nothing is plugged by itself", start)
 }
 
+/// What the agent says of itself.
+fn itself(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Some(agent) = &facts.agent else {
+        if facts.agent_runs && facts.privileged {
+            let text = "the agent does not answer within 2 s: what it leaves alone is not known";
+            findings.push(Finding::warning(CHECK, text, "see its log; ask again"));
+        }
+        return findings;
+    };
+    if let Some(error) = &agent.configuration_error {
+        let text = format!("the agent goes on with the configuration of before: {error}");
+        findings.push(Finding::problem(CHECK, text, "correct it, then 'jackfield reload'"));
+    }
+    let own = env!("CARGO_PKG_VERSION");
+    if let Some(version) = agent.version.as_deref().filter(|version| *version != own) {
+        let text = format!("the agent is of version {version}, and this is {own}");
+        findings.push(Finding::warning(CHECK, text, "start the agent again"));
+    }
+    findings
+}
+
 /// One of the two, not both.
 fn modes(units: &[Unit]) -> Option<Finding> {
     const CHECK: &str = "mode";
@@ -78,6 +101,31 @@ mod tests {
     use super::*;
     use crate::doctor::Outcome::{Ok, Problem, Warning};
     use crate::doctor::tests::results;
+    use crate::status::AgentStatus;
+
+    fn agent() -> AgentStatus {
+        AgentStatus {
+            pid: Some(1),
+            answers: true,
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            uptime_s: Some(1),
+            configuration_error: None,
+        }
+    }
+
+    #[test]
+    fn an_agent_that_is_out_of_date_or_silent_is_told_of() {
+        let with = |agent| Facts { agent_runs: true, privileged: true, agent, ..Facts::default() };
+        assert_eq!(results(&check(&with(Some(agent())))), [("agent", Ok)]);
+        assert_eq!(results(&check(&with(None))), [("agent", Ok), ("agent", Warning)]);
+        let old = AgentStatus { version: Some("0.0.1".to_owned()), ..agent() };
+        assert_eq!(results(&check(&with(Some(old)))), [("agent", Ok), ("agent", Warning)]);
+        let error = Some("line 2".to_owned());
+        let wrong = AgentStatus { configuration_error: error, ..agent() };
+        let found = check(&with(Some(wrong)));
+        assert_eq!(results(&found), [("agent", Ok), ("agent", Problem)]);
+        assert!(found[1].fix.contains("jackfield reload"), "{found:?}");
+    }
 
     fn facts(agent_runs: bool, agent: [&str; 2], scan: [&str; 2]) -> Facts {
         let unit = |name: &str, [enabled, active]: [&str; 2]| Unit {

@@ -13,9 +13,11 @@ use jackfield_metadata::{Client, ClientOptions, Error as MetadataError, MacAddr}
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::json;
 
 use super::firewall::{self, MarkUse};
 use crate::agent;
+use crate::api::client::AgentClient;
 use crate::change::Change;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::desired::{DesiredInterface, Role, Scope};
@@ -24,10 +26,12 @@ use crate::managers::{find_program, program_path};
 use crate::neighbours::{self, Presence};
 use crate::once::{OnceError, Session};
 use crate::snapshot::{MAIN, OURS, Snapshot};
-use crate::status::{InterfaceStatus, status};
+use crate::status::{AgentStatus, InterfaceStatus, Status, status};
 
 /// How long an endpoint of the metadata service may take.
 const METADATA: Duration = Duration::from_secs(2);
+/// How long the agent may take.
+const AGENT: Duration = Duration::from_secs(2);
 /// How long a program may take that tells what firewalls and systemd say.
 const PROGRAM: Duration = Duration::from_secs(3);
 /// More of what one says is not read.
@@ -160,6 +164,8 @@ pub struct Facts {
     pub firewall: Option<Vec<MarkUse>>,
     /// Whether an agent runs in this network namespace.
     pub agent_runs: bool,
+    /// What it says of itself, where it answers.
+    pub agent: Option<AgentStatus>,
     /// The units, where systemd runs.
     pub units: Option<Vec<Unit>>,
 }
@@ -225,7 +231,11 @@ impl Facts {
             false => Ok(()),
         };
         let view = session.view(&Scope::Everything)?;
-        let told = status(session.machine(), &view, heard.as_ref().err(), Instant::now());
+        // What it leaves alone only the agent knows.
+        let told = ask_agent().unwrap_or_else(|| {
+            status(session.machine(), &view, heard.as_ref().err(), Instant::now())
+        });
+        self.agent = told.agent;
         self.status = told.interfaces;
         self.neighbours = told.neighbours;
         self.deleter =
@@ -304,6 +314,13 @@ impl Facts {
         let own = self.settings.get(&(interface, setting)).copied()?;
         Some(own.max(self.of_all.get(&setting).copied().unwrap_or(0)))
     }
+}
+
+/// What the agent of this network namespace says, where one answers.
+fn ask_agent() -> Option<Status> {
+    let mut agent = AgentClient::connect(AGENT).ok()?;
+    let told = agent.call("Status", &json!({ "interfaces": [] })).ok()?;
+    serde_json::from_value(told).ok()
 }
 
 /// The units that `systemctl show` tells of: lines of `Key=value`, an empty one between units.

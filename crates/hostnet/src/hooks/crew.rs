@@ -71,6 +71,9 @@ impl Crew {
         state.queues.entry(key.clone()).or_default().push(event);
         if !state.busy.contains(&key) && !state.waiting.contains(&key) {
             state.waiting.push_back(key);
+        } else if state.threads > 0 {
+            // Who tells of the interface goes on with it.
+            return;
         }
         if state.threads >= AT_ONCE {
             return;

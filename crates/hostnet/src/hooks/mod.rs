@@ -2,9 +2,10 @@
 //! gone: what `post-up` and `pre-down` were used for.
 //!
 //! What is told follows from what was seen after changes were made and verified
-//! ([`transitions`](crate::transitions)). Nothing that configures an interface waits for a program: threads run them ([`crew`]), and
-//! end with the last one. Which programs count is in [`programs`]; what each is given, and what
-//! becomes of one that hangs, in [`run`]. For people it is in `docs/hooks.md`.
+//! ([`transitions`](crate::transitions)). Nothing that configures an interface waits for a program:
+//! threads run them ([`crew`]), and end with the last one. Which programs count is in [`programs`];
+//! what each is given, and what becomes of one that hangs, in [`run`]. For people it is in
+//! `docs/hooks.md`.
 
 mod crew;
 mod events;
@@ -39,8 +40,12 @@ impl Default for Hooks {
 }
 
 impl Hooks {
-    /// Tells of what a look showed to be new.
+    /// Tells of what a look showed to be new. Where there is no directory, nothing is worked out: who
+    /// makes one later is told of everything that is there.
     pub(crate) fn observe(&mut self, config: &Config, view: &View) {
+        if !config.hooks.directory.is_dir() {
+            return;
+        }
         for transition in self.transitions.take(view) {
             self.add(config, event(transition, config.agent.table_base));
         }
@@ -117,10 +122,7 @@ impl Hooks {
     }
 
     fn add(&self, config: &Config, event: Event) {
-        // Where there are none, no thread has to find that out.
-        if config.hooks.directory.is_dir() {
-            self.crew.add(&config.hooks, event);
-        }
+        self.crew.add(&config.hooks, event);
     }
 
     /// Waits until all programs have ended, each of which has its deadline.

@@ -103,6 +103,13 @@ impl Disk {
         }
     }
 
+    /// As if these files were not there.
+    #[must_use]
+    pub(crate) fn without(mut self, paths: &BTreeSet<String>) -> Self {
+        self.files.retain(|path, _| !paths.contains(path));
+        self
+    }
+
     /// The text of a file.
     pub(super) fn text(&self, path: &str) -> Option<&str> {
         self.files.get(path).map(String::as_str)

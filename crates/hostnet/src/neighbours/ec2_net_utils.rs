@@ -15,7 +15,12 @@ pub(super) fn presence(snapshot: &Snapshot) -> Option<String> {
 
 pub(super) fn hold(snapshot: &Snapshot, link: &Link) -> Option<Hold> {
     let rule = presence(snapshot)?;
-    let made = format!("/run/systemd/network/70-{}.network", link.name);
-    let evidence = if snapshot.neighbours.text(&made).is_some() { made } else { rule };
-    Some(Hold::Owns(evidence))
+    let mut made = networks(&link.name).into_iter();
+    let made = made.find(|path| snapshot.neighbours.text(path).is_some());
+    Some(Hold::Owns(made.unwrap_or(rule)))
+}
+
+/// Where it has networkd read of an interface; the second is what Debian's package has made of it.
+pub(crate) fn networks(interface: &str) -> [String; 2] {
+    ["70", "07"].map(|order| format!("/run/systemd/network/{order}-{interface}.network"))
 }

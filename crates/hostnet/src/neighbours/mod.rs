@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use crate::snapshot::Snapshot;
 
 pub use disk::Disk;
+pub(crate) use ec2_net_utils::networks as amazon_networks;
+pub(crate) use networkd::has as networkd_has;
 
 /// What a neighbour has to do with an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,8 +95,8 @@ const NEIGHBOURS: [Neighbour; 8] = [
     },
     Neighbour {
         name: "amazon-ec2-net-utils",
-        cure: "remove the package amazon-ec2-net-utils, or mask its udev rule: ln -s /dev/null \
-               /etc/udev/rules.d/99-vpc-policy-routes.rules",
+        cure: "take its interfaces over with 'jackfield import --remove', or mask its udev rule: ln -s \
+               /dev/null /etc/udev/rules.d/99-vpc-policy-routes.rules",
         presence: ec2_net_utils::presence,
         hold: ec2_net_utils::hold,
     },

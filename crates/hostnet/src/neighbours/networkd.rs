@@ -68,6 +68,14 @@ pub(super) fn hold(snapshot: &Snapshot, link: &Link) -> Option<Hold> {
     None
 }
 
+/// Whether it manages an interface, by a file of somebody else.
+pub(crate) fn has(disk: &Disk, interface: u32) -> bool {
+    let state = disk.text(&format!("/run/systemd/netif/links/{interface}"));
+    let of_state = |key| state.and_then(|state| keyed::last(state, "", key));
+    let managed = of_state("ADMIN_STATE").is_some_and(|admin| admin != "unmanaged");
+    managed && !of_state("NETWORK_FILE").is_some_and(is_ours)
+}
+
 /// What it deletes of others: nothing, where it is not here or is told not to.
 pub(super) fn deletes(disk: &Disk) -> Option<&'static str> {
     disk.text(STATE)?;

@@ -19,6 +19,11 @@ const WAIT: Duration = Duration::from_secs(2);
 /// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often it is asked again where the network changes faster than it can be looked at…
+const CALMER: u32 = 5;
+/// …and how long it is left alone in between.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Why the status is not what the agent says.
 enum Unheard {
     /// There is none, or none to be trusted.
@@ -60,13 +65,22 @@ fn ask(interfaces: &[String]) -> Result<Result<Status, (Unheard, Option<u32>)>, 
             log::warn!("{error}: it is not asked");
             return Ok(Err((Unheard::None, None)));
         }
+        Err(ClientError::Denied) => return Ok(Err((Unheard::Denied, None))),
         Err(error) => {
             log::debug!("{error}");
             return Ok(Err((Unheard::Silent, None)));
         }
     };
     let pid = agent.pid();
-    let told = agent.call("Status", &json!({ "interfaces": interfaces }));
+    let mut call = || agent.call("Status", &json!({ "interfaces": interfaces }));
+    let mut told = call();
+    for _ in 0..CALMER {
+        if !told.as_ref().is_err_and(|error| error.is("Busy")) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        told = call();
+    }
     let status = told.and_then(|told| {
         serde_json::from_value(told).map_err(|error| ClientError::Silent(error.to_string()))
     });

@@ -13,6 +13,7 @@ mod clients;
 #[path = "../system/harness.rs"]
 mod harness;
 mod ifupdown;
+mod import;
 mod networkd;
 mod place;
 #[allow(dead_code)]

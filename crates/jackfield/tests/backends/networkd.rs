@@ -11,7 +11,7 @@ use crate::place::*;
 const CONFIG: &str =
     "[agent]\ndevice_kinds = [\"physical\", \"veth\"]\n[defaults]\nbackend = \"networkd\"\n";
 
-const PROGRAMS: [&str; 3] =
+pub(crate) const PROGRAMS: [&str; 3] =
     ["/lib/systemd/systemd-networkd", "/usr/bin/networkctl", "/usr/bin/dbus-daemon"];
 
 /// What is not networkd's stays: what somebody has to configure who has both.
@@ -27,14 +27,14 @@ const BUS: &str = r#"<busconfig><type>system</type>
     </policy></busconfig>"#;
 
 /// networkd, running.
-struct Networkd<'a> {
+pub(crate) struct Networkd<'a> {
     place: &'a Place,
     _bus: Process,
     daemon: Option<Process>,
 }
 
 impl<'a> Networkd<'a> {
-    fn start(place: &'a Place, configuration: &str) -> Self {
+    pub(crate) fn start(place: &'a Place, configuration: &str) -> Self {
         shell(
             place.a(),
             &format!(
@@ -69,6 +69,10 @@ impl<'a> Networkd<'a> {
         });
     }
 
+    pub(crate) fn pid(&mut self) -> u32 {
+        self.daemon.as_mut().unwrap().child().id()
+    }
+
     /// How often it was told to read its files.
     fn reloads(&self) -> usize {
         let log = shell(self.place.a(), "cat /run/networkd.log");
@@ -78,7 +82,7 @@ impl<'a> Networkd<'a> {
 
 /// The state of the network but for what networkd switches off for itself on a device that it has, and
 /// leaves so: that the kernel listens to router advertisements.
-fn settled(place: &Place) -> NetworkState {
+pub(crate) fn settled(place: &Place) -> NetworkState {
     NetworkState::settled_without(place.a(), " accept_ra=")
 }
 

@@ -54,7 +54,7 @@ const DOCKERD: &str = "dockerd --host unix:///run/docker.sock --pidfile /run/doc
     --data-root /run/docker-data --exec-root /run/docker --storage-driver vfs";
 const DOCKERD_IPV6: &str = "--experimental --ipv6 --fixed-cidr-v6 fd17::/64 --ip6tables";
 /// With the runtime that Docker has: crun wants to raise limits, which not every root may.
-const PODMAN: [&str; 12] = [
+pub(crate) const PODMAN: [&str; 12] = [
     "--root",
     "/run/podman-data",
     "--runroot",

@@ -7,5 +7,6 @@ mod enclosure;
 mod engine;
 #[path = "../system/harness.rs"]
 mod harness;
+mod own_image;
 mod published;
 mod scene;

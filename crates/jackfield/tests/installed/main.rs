@@ -12,6 +12,7 @@ mod failures;
 mod harness;
 mod machine;
 mod memory;
+mod modes;
 mod operated;
 mod package;
 mod qemu;

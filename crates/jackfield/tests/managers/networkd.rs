@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::enclosure::{Enclosure, Program, are_installed};
 use crate::harness::*;
-use crate::seen::{interface, is_ours, problem, removed_while};
+use crate::seen::{interface, is_ours, problem, removed_while, wrong};
 
 const NETWORKD: Program = Program { file: "/lib/systemd/systemd-networkd", package: "systemd" };
 const NETWORKCTL: Program = Program { file: "/usr/bin/networkctl", package: "systemd" };
@@ -75,6 +75,12 @@ fn with_our_drop_in_nothing_of_ours_goes_when_networkd_reconfigures_or_starts_ag
     assert_eq!(interface(&told, "eth1")["problems"], json!([]), "{told:#}");
     assert_eq!(told["neighbours"][0]["name"], "systemd-networkd", "{told:#}");
     assert_eq!(told["neighbours"][0]["interfaces"], json!(["eth0"]), "{told:#}");
+    // But for the udev rule, which nobody installed, all is well.
+    let found = wrong(a);
+    assert!(
+        found.iter().all(|(check, _, text)| check == "installed" && text.contains("86-jackfield")),
+        "{found:#?}"
+    );
 
     // Nobody is there to repair anything.
     agent.stop();
@@ -132,6 +138,14 @@ fn without_it_what_networkd_deletes_is_back_within_a_second_three_times_and_stat
     assert!(warned["text"].as_str().unwrap().starts_with("systemd-networkd"), "{told:#}");
     let cure = warned["fix"].as_str().unwrap();
     assert!(cure.contains("ManageForeignRoutingPolicyRules=no"), "{told:#}");
+    let found = wrong(a);
+    let says = |of: &str, words: &str| {
+        found
+            .iter()
+            .any(|(check, result, text)| check == of && result == "warning" && text.contains(words))
+    };
+    assert!(says("neighbour", "deletes rules and routes"), "{found:#?}");
+    assert!(says("installed", "50-jackfield.conf is not installed"), "{found:#?}");
 
     let before = NetworkState::without(a, &["eth0"]);
     for _ in 0..3 {

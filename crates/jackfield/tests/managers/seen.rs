@@ -4,6 +4,8 @@ use jackfield_kernel::{Monitor, Notification, Subject};
 use jackfield_lab::Instance;
 use serde_json::Value;
 
+use crate::harness::jackfield;
+
 const OURS: u8 = 106;
 
 /// Rules and routes of ours that were removed while `work` was done.
@@ -42,4 +44,16 @@ pub(crate) fn interface(status: &Value, name: &str) -> Value {
 pub(crate) fn problem(interface: &Value, code: &str) -> Option<Value> {
     let problems = interface["problems"].as_array().unwrap();
     problems.iter().find(|problem| problem["code"] == code).cloned()
+}
+
+/// What `jackfield doctor` finds wrong: check, result, and what it says.
+pub(crate) fn wrong(a: &Instance) -> Vec<(String, String, String)> {
+    let output = jackfield(a, &["doctor", "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let field = |finding: &Value, name: &str| finding[name].as_str().unwrap().to_owned();
+    let findings = found["checks"].as_array().unwrap().iter();
+    findings
+        .filter(|it| it["result"] == "warning" || it["result"] == "problem")
+        .map(|it| (field(it, "check"), field(it, "result"), field(it, "text")))
+        .collect()
 }

@@ -157,6 +157,12 @@ fn programs_are_told_of_an_interface_that_is_ready_changed_and_gone() {
     // Its own address is the system's.
     assert_eq!(told["JACKFIELD_ADDRESSES"], "");
 
+    let of_primary = stage.lab.new_addresses(&stage.subnets[0])[0];
+    stage.lab.add_address(stage.a.primary().mac, of_primary).unwrap();
+    hooks.wait_for("changed eth0", 1);
+    let told = &hooks.json("changed-eth0")["interface"]["addresses"];
+    assert_eq!(*told, json!([ipnet::IpNet::from(of_primary).to_string()]));
+
     let attached = stage.attach(2, 1, 2);
     hooks.wait_for("ready eth1", 1);
     let status = interface_in_status(&stage.a, "eth1");

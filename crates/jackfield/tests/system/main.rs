@@ -18,6 +18,7 @@ mod faults;
 mod gone;
 mod harness;
 mod hooks;
+mod import;
 mod ipv6;
 mod kernel_state;
 mod killed;

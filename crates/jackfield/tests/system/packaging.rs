@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use jackfield_hostnet::config::Config;
+
 use crate::harness::*;
 
 const UNITS: [&str; 3] = ["jackfield.service", "jackfield-scan.service", "jackfield-plug@.service"];
@@ -64,6 +66,25 @@ fn systemd_has_nothing_to_say_against_the_units() {
         let about_ours: Vec<&str> =
             said.lines().filter(|line| line.contains("jackfield")).collect();
         assert!(output.status.success() && about_ours.is_empty(), "{name}: {said}");
+    }
+}
+
+#[test]
+fn systemd_has_nothing_to_say_against_the_examples() {
+    for name in ["root.conf", "network-manager.conf"] {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("with-{name}"));
+        let drop_ins = directory.join("jackfield.service.d");
+        std::fs::create_dir_all(&drop_ins).unwrap();
+        std::fs::copy(packaging("examples").join(name), drop_ins.join(name)).unwrap();
+        let path = directory.join(UNITS[0]);
+        std::fs::write(&path, unit(UNITS[0]).replace("/usr/bin/jackfield", JACKFIELD)).unwrap();
+        let mut command = Command::new("systemd-analyze");
+        command.env("SYSTEMD_UNIT_PATH", format!("{}:", directory.display()));
+        command.args(["verify", "--man=no"]).arg(path);
+        let Some(output) = run(&mut command, "systemd") else { return };
+        let said = String::from_utf8(output.stderr).unwrap();
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("jackfield")).collect();
+        assert!(output.status.success() && ours.is_empty(), "{name}: {said}");
     }
 }
 
@@ -215,16 +236,81 @@ fn settings_are_written_where_a_container_has_them() {
     becomes(&before, &stage.a);
 }
 
+/// What `scripts/package` made; `None`, which is said, where it has not.
+fn made(what: &str) -> Option<PathBuf> {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/package")).join(what);
+    if path.exists() {
+        return Some(path);
+    }
+    not_tested(format!("there is no {}: run scripts/package", path.display()));
+    None
+}
+
+/// Runs a program of a Debian package; `None`, which is said, where it is missing.
+fn run(command: &mut Command, package: &str) -> Option<Output> {
+    let output = command.output();
+    if let Err(error) = &output {
+        not_tested(format!("{command:?}: {error}: install the Debian package {package}"));
+    }
+    output.ok()
+}
+
+#[test]
+#[ignore = "long: needs what scripts/package makes"]
+fn lintian_has_nothing_to_say_against_the_package() {
+    let Some(directory) = made("") else { return };
+    let version = env!("CARGO_PKG_VERSION");
+    let architecture = run(Command::new("dpkg").arg("--print-architecture"), "dpkg");
+    let architecture = String::from_utf8(architecture.unwrap().stdout).unwrap();
+    let package = directory.join(format!("jackfield_{version}-1_{}.deb", architecture.trim()));
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning"]).arg(package);
+    let Some(output) = run(&mut lintian, "lintian") else { return };
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+#[ignore = "long: needs what scripts/package makes"]
+fn every_man_page_is_one_without_warnings() {
+    let Some(manual) = made("manual/man") else { return };
+    let mut count = 0;
+    for section in std::fs::read_dir(&manual).unwrap() {
+        for page in std::fs::read_dir(section.unwrap().path()).unwrap() {
+            let page = page.unwrap().path();
+            let mut man = Command::new("man");
+            man.current_dir(&manual).env("LC_ALL", "C.UTF-8");
+            man.args(["--warnings", "--encoding=UTF-8", "-Tutf8", "--local-file"]).arg(&page);
+            let Some(output) = run(&mut man, "man-db") else { return };
+            assert!(output.status.success() && output.stderr.is_empty(), "{page:?}: {output:?}");
+            assert!(output.stdout.len() > 200, "{page:?} is empty");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count} pages");
+}
+
+#[test]
+#[ignore = "long: needs what scripts/package makes"]
+fn the_static_program_needs_no_library_and_does_what_the_other_does() {
+    let Some(program) = made("image/usr/bin/jackfield") else { return };
+    let linked = Command::new("ldd").arg(&program).output().unwrap();
+    assert!(String::from_utf8_lossy(&linked.stdout).contains("statically linked"), "{linked:?}");
+    assert!(program.metadata().unwrap().len() < 4 << 20, "less than 4 MiB");
+    let demo = Command::new(&program).arg("demo").output().unwrap();
+    assert!(demo.status.success(), "{demo:?}");
+}
+
 #[test]
 fn what_kubernetes_is_given_is_yaml_and_asks_for_no_more_than_it_needs() {
-    let script = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let script = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(open(sys.argv[1]))), sys.stdout)";
     let path = packaging("kubernetes/daemonset.yaml");
     let output = Command::new("/usr/bin/python3").args(["-c", script]).arg(path).output();
-    let document: serde_json::Value = match output {
+    let documents: serde_json::Value = match output {
         Ok(output) if output.status.success() => serde_json::from_slice(&output.stdout).unwrap(),
         output => return not_tested(format!("python3-yaml is missing: {output:?}")),
     };
-    assert_eq!(document["kind"], "DaemonSet");
+    let [document, map] = [&documents[0], &documents[1]];
+    assert_eq!((&document["kind"], &map["kind"]), (&"DaemonSet".into(), &"ConfigMap".into()));
     let pod = &document["spec"]["template"]["spec"];
     assert_eq!((&pod["hostNetwork"], pod.get("hostPID")), (&true.into(), None));
     let container = &pod["containers"][0];
@@ -240,6 +326,11 @@ fn what_kubernetes_is_given_is_yaml_and_asks_for_no_more_than_it_needs() {
     for mount in mounts {
         assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
     }
+    let config = map["data"]["config.toml"].as_str().unwrap();
+    let config = Config::parse(config, Path::new("config.toml")).unwrap();
+    let probe = &container["livenessProbe"]["httpGet"];
+    let asked = format!("{}:{}", probe["host"].as_str().unwrap(), probe["port"]);
+    assert_eq!(config.agent.metrics.map(|address| address.to_string()), Some(asked));
     let named = container["env"][0]["value"].as_str().unwrap();
     assert!(mounts.iter().any(|mount| mount["mountPath"] == named), "{named}");
 }

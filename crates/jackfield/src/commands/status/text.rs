@@ -141,7 +141,8 @@ fn lines(status: &Status, denied: bool) -> Vec<Line<'_>> {
     if let Some(error) = status.metadata.error.as_ref().filter(|_| !told) {
         lines.push(Line {
             who: vec!["metadata"],
-            text: error.clone(),
+            // It begins with what it is about.
+            text: error.strip_prefix("metadata ").unwrap_or(error).to_owned(),
             code: "metadata-unreachable",
             fix: "make sure that the instance metadata service is on and reachable (IMDSv2)",
             style: yellow,

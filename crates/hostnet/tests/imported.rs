@@ -1,0 +1,252 @@
+//! What is judged to be a tool's, from files and a snapshot alone.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jackfield_hostnet::import::{Content, Fate, Files, Findings, Takeover, Tool, find};
+use jackfield_hostnet::{Change, Cloud, CloudInterface, Edit, InterfaceRef, Slot, Snapshot};
+use jackfield_kernel::{Family, Link, Mark, Route, Rule, RuleAction};
+use jackfield_metadata::MacAddr;
+
+const PRIMARY: u32 = 2;
+const SECONDARY: u32 = 3;
+
+fn mac(index: u32) -> [u8; 6] {
+    [0x02, 0xec, 0x20, 0, 0, u8::try_from(index).unwrap()]
+}
+
+fn link(index: u32, name: &str) -> Link {
+    Link {
+        index,
+        name: name.to_owned(),
+        alternative_names: Vec::new(),
+        kind: None,
+        ethernet: true,
+        address: Some(mac(index)),
+        up: true,
+        carrier: true,
+        mtu: 9001,
+        min_mtu: 68,
+        max_mtu: 0,
+        group: 0,
+        alias: None,
+        controller: None,
+        lower: None,
+        lower_elsewhere: false,
+        parent_device: None,
+    }
+}
+
+fn known(device: u32) -> CloudInterface {
+    CloudInterface {
+        slot: Some(Slot { card: 0, device }),
+        addresses: BTreeSet::from([format!("10.0.2.{}", 9 + device).parse().unwrap()]),
+        subnets: vec!["10.0.2.0/24".parse().unwrap()],
+        complete: true,
+        ..CloudInterface::default()
+    }
+}
+
+/// eth0, which is the primary, and eth1, which is 10.0.2.10.
+fn host() -> (Snapshot, Cloud) {
+    let snapshot = Snapshot {
+        links: vec![link(PRIMARY, "eth0"), link(SECONDARY, "eth1")],
+        device_kinds: vec!["physical".to_owned()],
+        ..Snapshot::default()
+    };
+    let interfaces =
+        [(PRIMARY, known(0)), (SECONDARY, known(1))].map(|(i, it)| (MacAddr::from(mac(i)), it));
+    (snapshot, Cloud { primary: Some(MacAddr::from(mac(PRIMARY))), interfaces: interfaces.into() })
+}
+
+fn files(texts: &[(&str, &str)]) -> Files {
+    let file =
+        |(path, text): &(&str, &str)| ((*path).to_owned(), Content::File(text.as_bytes().to_vec()));
+    Files { files: texts.iter().map(file).collect(), packages: BTreeMap::new() }
+}
+
+fn fates(findings: &Findings) -> Vec<(&str, &Fate)> {
+    findings.files.iter().map(|file| (file.path.as_str(), &file.fate)).collect()
+}
+
+const STANZA: &str = "/etc/network/interfaces.d/eth1.cfg";
+const GENERATED: &str = "# This file is automaticatically generated\n\
+    # See https://github.com/bkr/ubuntu-ec2net for source\nauto eth1\niface eth1 inet dhcp\n\
+    post-up ip route add default via 10.0.2.1 dev eth1 table 10001\n";
+
+fn judged(path: &str, text: &str) -> Option<Fate> {
+    let (snapshot, cloud) = host();
+    let findings = find(&snapshot, &cloud, &files(&[(path, text)]), None);
+    findings.files.first().map(|file| file.fate.clone())
+}
+
+#[test]
+fn a_stanza_is_the_tools_as_long_as_nobody_added_a_line() {
+    assert_eq!(judged(STANZA, GENERATED), Some(Fate::Remove));
+    let longer = format!("{GENERATED}post-up /usr/local/bin/mine\n");
+    assert_eq!(judged(STANZA, &longer), Some(Fate::Changed));
+    let marks =
+        "post-up iptables -t mangle -A PREROUTING -i eth1 -j MARK --set-xmark 0x10001/0xffffffff\n";
+    assert_eq!(judged(STANZA, &format!("{GENERATED}{marks}")), Some(Fate::Remove));
+    let of_other = GENERATED.replace("iface eth1", "iface eth2");
+    assert_eq!(judged(STANZA, &of_other), Some(Fate::Changed));
+    // ifupdown's own business.
+    assert_eq!(judged(STANZA, "auto eth1\niface eth1 inet dhcp\n"), None);
+    assert_eq!(judged(STANZA, "# Written by jackfield for 02:ec:20:00:00:03, eth1\n"), None);
+}
+
+#[test]
+fn ec2sync_no_is_found_as_the_tools_find_it() {
+    for line in ["EC2SYNC=no", "  EC2SYNC=no  # mine", "# EC2SYNC=no"] {
+        let text = format!("{GENERATED}{line}\n");
+        assert_eq!(judged(STANZA, &text), Some(Fate::OptedOut), "{line}");
+    }
+    assert_eq!(judged(STANZA, &format!("{GENERATED}EC2SYNC=none\n")), Some(Fate::Changed));
+    assert_eq!(judged(STANZA, &format!("{GENERATED}EC2SYNC=yes\n")), Some(Fate::Remove));
+}
+
+#[test]
+fn a_script_is_the_tools_where_a_release_has_it_and_a_packages_is_left_to_it() {
+    let path = "/usr/lib/systemd/system/refresh-policy-routes@.timer";
+    let released = "[Timer]\nOnActiveSec=30\nOnUnitInactiveSec=60\nRandomizedDelaySec=5\n";
+    assert_eq!(judged(path, released), Some(Fate::Remove));
+    assert_eq!(judged(path, &released.replace("60", "5")), Some(Fate::Changed));
+    let (snapshot, cloud) = host();
+    let mut all = files(&[(path, released)]);
+    all.packages.insert(path.to_owned(), "amazon-ec2-net-utils".to_owned());
+    let findings = find(&snapshot, &cloud, &all, None);
+    let package = Fate::Package("amazon-ec2-net-utils".to_owned());
+    assert_eq!(fates(&findings), [(path, &package)]);
+    assert_eq!(findings.tools, [(Tool::Ec2NetUtils2, path.to_owned())]);
+    // Others have a program of this name; one that reads the tool's functions is the tool's.
+    assert_eq!(judged("/sbin/ec2ifup", "#!/bin/sh\nexec ifup $1\n"), None);
+    let edited = "#!/bin/sh\n. /etc/network/ec2net-functions\n";
+    assert_eq!(judged("/sbin/ec2ifup", edited), Some(Fate::Changed));
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_a_link_of_somebody_else_is_left() {
+    let (snapshot, cloud) = host();
+    let network = "/run/systemd/network/07-eth1.network";
+    let theirs = Content::Link("/usr/lib/systemd/network/80-ec2.network".to_owned());
+    let others = Content::Link("/etc/mine.network".to_owned());
+    let unreadable = Content::Unreadable("Permission denied".to_owned());
+    for (content, fate) in [
+        (theirs, Fate::Remove),
+        (others, Fate::Changed),
+        (unreadable, Fate::Unreadable("Permission denied".to_owned())),
+    ] {
+        let all = Files { files: [(network.to_owned(), content)].into(), ..Files::default() };
+        assert_eq!(fates(&find(&snapshot, &cloud, &all, None)), [(network, &fate)]);
+    }
+}
+
+#[test]
+fn a_program_that_both_have_is_that_ones_who_is_here() {
+    let (snapshot, cloud) = host();
+    let text = "#!/bin/bash\n. /etc/network/ec2net-functions\n";
+    // One file, where /sbin is a link.
+    let programs = [("/sbin/ec2ifup", text), ("/usr/sbin/ec2ifup", text)];
+    let here = [programs[0], programs[1], (STANZA, GENERATED)];
+    let findings = find(&snapshot, &cloud, &files(&here), None);
+    assert_eq!(findings.tools.iter().map(|it| it.0).collect::<Vec<Tool>>(), [Tool::UbuntuEc2net]);
+    assert_eq!(fates(&findings), [(STANZA, &Fate::Remove), ("/sbin/ec2ifup", &Fate::Changed)]);
+}
+
+#[test]
+fn a_drop_in_that_somebody_added_is_left_and_files_of_an_interface_that_is_gone_go() {
+    let (snapshot, cloud) = host();
+    let mine = (
+        "/run/systemd/network/70-eth1.network.d/50-mine.conf",
+        "[Address]\nAddress=10.0.2.77/24\n",
+    );
+    let theirs = (
+        "/run/systemd/network/70-eth1.network.d/ec2net_alias.conf",
+        "[Address]\nAddress=10.0.2.11/32\n",
+    );
+    let gone = ("/etc/sysconfig/network-scripts/ifcfg-eth7", "DEVICE=eth7\nEC2SYNC=yes\n");
+    let primary = ("/etc/sysconfig/network-scripts/ifcfg-eth0", "DEVICE=eth0\nEC2SYNC=yes\n");
+    let findings = find(&snapshot, &cloud, &files(&[mine, theirs, gone, primary]), None);
+    assert_eq!(
+        fates(&findings),
+        [
+            (primary.0, &Fate::Stays),
+            (gone.0, &Fate::Remove),
+            (mine.0, &Fate::Changed),
+            (theirs.0, &Fate::Remove)
+        ]
+    );
+}
+
+#[test]
+fn both_generations_have_the_same_file_of_dhclient() {
+    let client =
+        ("/etc/dhcp/dhclient-eth1.conf", "supersede dhcp-server-identifier 255.255.255.255;\n");
+    let (snapshot, cloud) = host();
+    // Alone it is anybody's.
+    assert_eq!(find(&snapshot, &cloud, &files(&[client]), None), Findings::default());
+    let ifcfg = ("/etc/sysconfig/network-scripts/ifcfg-eth1", "DEVICE=eth1\nEC2SYNC=yes\n");
+    let findings = find(&snapshot, &cloud, &files(&[client, ifcfg]), None);
+    assert!(findings.files.iter().all(|file| file.tool == Tool::Ec2NetUtils1), "{findings:?}");
+    assert_eq!(findings.files.len(), 2);
+    let only = find(&snapshot, &cloud, &files(&[client, ifcfg]), Some(&[Tool::UbuntuEc2net]));
+    assert_eq!(only.files, []);
+}
+
+fn from(source: &str, priority: u32, table: u32, protocol: u8) -> Rule {
+    Rule {
+        source: Some(source.parse().unwrap()),
+        protocol,
+        ..Rule::new(Family::V4, priority, RuleAction::Table(table))
+    }
+}
+
+#[test]
+fn rules_are_theirs_by_shape_priority_and_source() {
+    let (mut snapshot, cloud) = host();
+    let marked = Rule {
+        mark: Some(Mark { value: 0x10001, mask: u32::MAX }),
+        ..Rule::new(Family::V4, 32_763, RuleAction::Table(10_001))
+    };
+    let theirs = [from("10.0.2.10/32", 32_765, 10_001, 0), marked.clone()];
+    let former = from("10.0.2.99/32", 32_764, 10_001, 0);
+    let others = [
+        from("10.0.2.10/32", 100, 10_001, 0),
+        from("192.0.2.1/32", 32_762, 10_001, 0),
+        from("10.0.2.10/32", 32_761, 10_001, 4),
+        Rule { mark: Some(Mark { value: 1, mask: u32::MAX }), ..marked },
+    ];
+    snapshot.rules.extend(theirs.iter().chain([&former]).chain(&others).cloned());
+    // Another table is nobody's business here.
+    snapshot.rules.push(from("10.0.2.10/32", 32_760, 200, 0));
+    let route = Route::via_gateway(
+        "0.0.0.0/0".parse().unwrap(),
+        10_001,
+        SECONDARY,
+        "10.0.2.1".parse().unwrap(),
+    );
+    snapshot.routes.push(Route { protocol: 3, ..route });
+    let findings = find(&snapshot, &cloud, &files(&[(STANZA, GENERATED)]), None);
+    let taken = findings.interfaces.iter().find(|it| it.index == SECONDARY).unwrap();
+    assert_eq!(taken.takeover, Takeover::Takes);
+    assert_eq!(findings.strange.len(), others.len(), "{:?}", findings.strange);
+    let primary = findings.interfaces.iter().find(|it| it.index == PRIMARY);
+    assert!(primary.is_none_or(|it| matches!(it.takeover, Takeover::Leaves(_))));
+}
+
+#[test]
+fn rules_of_an_interface_that_is_gone_are_found_where_nobody_uses_the_table() {
+    let (mut snapshot, cloud) = host();
+    let orphan = from("10.0.9.9/32", 32_765, 10_004, 0);
+    snapshot.rules.extend([orphan.clone(), from("10.0.9.9/32", 32_764, 10_005, 0)]);
+    snapshot.rules.push(from("10.0.9.9/32", 200, 10_004, 0));
+    let used = Route::via_interface("10.0.9.0/24".parse().unwrap(), 10_005, PRIMARY);
+    snapshot.routes.push(used);
+    let findings = find(&snapshot, &cloud, &files(&[(STANZA, GENERATED)]), None);
+    assert_eq!(findings.orphans, std::slice::from_ref(&orphan));
+    // Told as any other change.
+    let interface: Option<InterfaceRef> = None;
+    let change = Change { interface, edit: Edit::RemoveRule(orphan) };
+    assert_eq!(change.to_string(), "- rule 32765: from 10.0.9.9/32 lookup 10004");
+}
