@@ -50,7 +50,9 @@ impl Server {
     pub(crate) fn awaited(&self) -> impl Iterator<Item = PollFd<'_>> {
         let doors = self.doors().filter(|_| self.rest.is_none());
         let doors = doors.map(|door| PollFd::new(door, PollFlags::IN));
-        doors.chain(self.visitors.values().map(|visitor| PollFd::new(visitor, visitor.awaits())))
+        // One whose request is not answered yet can only go, which would be told again and again.
+        let visitors = self.visitors.values().filter(|visitor| visitor.request().is_none());
+        doors.chain(visitors.map(|visitor| PollFd::new(visitor, visitor.awaits())))
     }
 
     /// …and until when at most. `None`: nobody is here.

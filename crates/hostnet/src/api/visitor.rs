@@ -76,12 +76,11 @@ impl Visitor {
         }
     }
 
-    /// What is to be waited for before it gets anywhere.
+    /// What is to be waited for before it gets anywhere, where nothing is asked of the agent.
     pub(super) fn awaits(&self) -> PollFlags {
-        match (&self.request, self.output.is_empty()) {
-            (Some(_), _) => PollFlags::empty(),
-            (None, true) => PollFlags::IN,
-            (None, false) => PollFlags::OUT,
+        match self.output.is_empty() {
+            true => PollFlags::IN,
+            false => PollFlags::OUT,
         }
     }
 
