@@ -369,10 +369,12 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
             steps.routes_off.push(removal);
         }
     }
-    // A subnet before what is reached through it.
+    // A subnet before what is reached through it, and the end last: who works by somebody else's rules
+    // and table goes on to those until ours has everything.
     let mut missing: Vec<&Route> =
         desired.routes.iter().filter(|is| !present.contains(is) || flushed(is)).collect();
-    missing.sort_by_key(|route| (route.table, route.next_hops.iter().any(|h| h.gateway.is_some())));
+    let behind_gateway = |route: &Route| route.next_hops.iter().any(|hop| hop.gateway.is_some());
+    missing.sort_by_key(|route| (route.table, is_end(route), behind_gateway(route)));
     let taken: BTreeSet<Key> =
         snapshot.routes.iter().filter(|is| is.protocol != OURS).map(key).collect();
     let moved = moved_to(snapshot, desired);

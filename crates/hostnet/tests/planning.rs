@@ -145,6 +145,27 @@ proptest! {
         }
     }
 
+    /// Who works by a table of somebody else's goes on by that until ours has everything: what ends
+    /// the search comes last, but where the table is about to lose what it has with an address.
+    #[test]
+    fn what_ends_a_table_comes_after_its_routes(tape in tapes()) {
+        let (case, _) = drawn(&tape, Without::default());
+        let (_, _, plan) = case.scene().think(&Scope::Everything);
+        let removes_addresses =
+            plan.changes.iter().any(|change| matches!(change.edit, Edit::RemoveAddress(_)));
+        let mut ended = BTreeSet::new();
+        for change in &plan.changes {
+            let Edit::AddRoute(route) = &change.edit else { continue };
+            let of = (route.table, route.family());
+            if route.kind == RouteKind::Unreachable && route.destination.prefix_len() == 0 {
+                ended.insert(of);
+            } else {
+                let late = ended.contains(&of) && !removes_addresses;
+                prop_assert!(!late, "{change} is late in\n{}", show(&[plan.clone()]));
+            }
+        }
+    }
+
     /// Killed after any change, or refused any change, the next run ends where this one would have.
     #[test]
     fn an_interrupted_plan_ends_where_an_uninterrupted_one_does(tape in tapes()) {
