@@ -610,12 +610,7 @@ impl Agent {
         // What somebody changes while their last change is put back is theirs as well.
         self.settled = drift.then_some(settled);
         for change in &view.plan.changes {
-            if drift && !matches!(change.edit, Edit::Carry(_)) {
-                self.counts.repaired(change.object());
-                report::repaired(change);
-            } else {
-                debug!("{change}");
-            }
+            debug!("{change}");
         }
         let applied = self.machine.apply(&view.plan)?;
         if applied.not_permitted && !self.started {
@@ -638,6 +633,11 @@ impl Agent {
         let repairs = self.contest.note(now, made.done(), self.wanted.as_ref(), suspect);
         if repairs > 0 {
             debug!("{repairs} changes undid what somebody else had done");
+        }
+        let is_repair = |change: &&Change| made.drift && !matches!(change.edit, Edit::Carry(_));
+        for change in made.done().filter(is_repair) {
+            self.counts.repaired(change.object());
+            report::repaired(change);
         }
     }
 
