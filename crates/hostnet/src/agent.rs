@@ -183,6 +183,8 @@ struct Agent {
     started: bool,
     /// What is known of the metadata service.
     metadata: requests::Service,
+    /// What who asks was told.
+    told: requests::Told,
     complaints: BTreeSet<String>,
     watchdog: Option<Watchdog>,
 }
@@ -281,6 +283,7 @@ impl Agent {
             hooks: Hooks::default(),
             started: false,
             metadata: requests::Service::default(),
+            told: requests::Told::default(),
             complaints: BTreeSet::new(),
             // Half the time, as sd_watchdog_enabled(3) asks for.
             watchdog: sd_notify::watchdog_enabled()
@@ -610,12 +613,7 @@ impl Agent {
         // What somebody changes while their last change is put back is theirs as well.
         self.settled = drift.then_some(settled);
         for change in &view.plan.changes {
-            if drift && !matches!(change.edit, Edit::Carry(_)) {
-                self.counts.repaired(change.object());
-                report::repaired(change);
-            } else {
-                debug!("{change}");
-            }
+            debug!("{change}");
         }
         let applied = self.machine.apply(&view.plan)?;
         if applied.not_permitted && !self.started {
@@ -639,6 +637,11 @@ impl Agent {
         if repairs > 0 {
             debug!("{repairs} changes undid what somebody else had done");
         }
+        let is_repair = |change: &&Change| made.drift && !matches!(change.edit, Edit::Carry(_));
+        for change in made.done().filter(is_repair) {
+            self.counts.repaired(change.object());
+            report::repaired(change);
+        }
     }
 
     fn look(&mut self) -> Result<View, AgentError> {
@@ -648,15 +651,28 @@ impl Agent {
 
     /// Sees what the machine is like, and takes note of which devices came and went.
     fn see(&mut self) -> Result<Snapshot, AgentError> {
-        let news = std::mem::take(&mut self.news);
         self.meeting = None;
-        let (mut snapshot, mut changed) = match self.seen.take() {
-            Some(seen) => self.machine.look_at(news.into_values().collect(), seen)?,
-            None => {
-                self.looked = Some(Instant::now());
-                self.machine.look()?
-            }
-        };
+        let Some(seen) = self.seen.take() else { return self.see_afresh() };
+        let news = std::mem::take(&mut self.news);
+        let looked = self.machine.look_at(news.into_values().collect(), seen)?;
+        self.take_in(looked)
+    }
+
+    /// Sees all of what the machine is like. Where that fails, what was seen before still counts.
+    fn see_afresh(&mut self) -> Result<Snapshot, AgentError> {
+        let began = Instant::now();
+        let looked = self.machine.look()?;
+        (self.looked, self.seen, self.meeting) = (Some(began), None, None);
+        self.news.clear();
+        self.take_in(looked)
+    }
+
+    /// Takes note of what a look showed, and by which MACs devices came and went.
+    fn take_in(
+        &mut self,
+        (mut snapshot, mut changed): (Snapshot, Vec<MacAddr>),
+    ) -> Result<Snapshot, AgentError> {
+        self.told.forget();
         if snapshot.forwarding.on && self.filters.is_none() {
             self.filters = NftablesMonitor::open()?;
             // What came before it listened.

@@ -175,6 +175,11 @@ impl Schedule {
         self.tracks.get(&mac).is_some_and(|track| track.content)
     }
 
+    /// Whether something is being asked about of which not everything is known.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.tracks.values().any(|track| track.in_flight && !track.content)
+    }
+
     /// Many interfaces are being asked about of which not everything is known. What is complete
     /// waits meanwhile: the client may send only so much, and theirs is more urgent.
     fn is_busy(&self) -> bool {
@@ -350,6 +355,20 @@ mod tests {
         let round = schedule.due(now, &mut || 0.0).unwrap();
         assert_eq!(round, Round { asks: vec![(mac(1), Ask::Everything)], search: vec![] });
         assert_eq!(schedule.due(now, &mut || 0.0), None, "asked twice");
+    }
+
+    #[test]
+    fn what_is_refreshed_keeps_nobody_waiting_and_what_is_on_its_way_does() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now, Duration::from_secs(30));
+        schedule.appeared(now, mac(1));
+        assert!(!schedule.is_asking());
+        schedule.due(now, &mut || 0.0).unwrap();
+        assert!(schedule.is_asking());
+        schedule.answered(now, mac(1), Outcome::Content, &mut || 0.0);
+        assert!(!schedule.is_asking());
+        schedule.due(now + Duration::from_secs(60), &mut || 0.0).unwrap();
+        assert!(!schedule.is_asking());
     }
 
     #[test]

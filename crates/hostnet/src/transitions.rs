@@ -70,7 +70,7 @@ impl Ready {
 /// What became of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Transition {
-    /// It works from now on. `found`: it did so when the agent first looked.
+    /// It works from now on. `found`: it was plugged when the agent first looked.
     Ready {
         /// The interface.
         interface: Ready,
@@ -97,6 +97,8 @@ pub(crate) enum Transition {
 pub(crate) struct Transitions {
     ready: BTreeMap<(u32, MacAddr), Ready>,
     looked: bool,
+    /// Those that had addresses of ours before the first look, and are not ready since.
+    plugged_before: BTreeSet<(u32, MacAddr)>,
     /// The primary counts too: it is never plugged, and has addresses of ours.
     primary_too: bool,
 }
@@ -109,7 +111,7 @@ impl Transitions {
 
     /// Takes in what a look showed. What is left alone is not in the view's plan any more.
     pub(crate) fn take(&mut self, view: &View) -> Vec<Transition> {
-        let found = !std::mem::replace(&mut self.looked, true);
+        let first = !std::mem::replace(&mut self.looked, true);
         let unfinished = Unfinished::of(view);
         let mut there = BTreeSet::new();
         let mut transitions = Vec::new();
@@ -124,13 +126,17 @@ impl Transitions {
                 continue;
             }
             there.insert(key);
+            let has_ours = view.snapshot.our_addresses(interface.index).next().is_some();
+            if first && has_ours {
+                self.plugged_before.insert(key);
+            }
             // One that was interrupted on its way, and of which metadata has told nothing since.
-            let half = interface.role == Role::Held
-                && view.snapshot.our_addresses(interface.index).next().is_none();
+            let half = interface.role == Role::Held && !has_ours;
             if unfinished.concerns(interface.index) || half {
                 continue;
             }
             let Some(now) = ready(view, interface) else { continue };
+            let found = self.plugged_before.remove(&key) || first;
             match self.ready.insert(key, now.clone()) {
                 None => transitions.push(Transition::Ready { interface: now, found }),
                 Some(before) if before.works_otherwise_than(&now) => {
@@ -146,6 +152,7 @@ impl Transitions {
             .copied()
             .collect();
         let gone = gone.into_iter().filter_map(|key| self.ready.remove(&key));
+        self.plugged_before.retain(|key| there.contains(key));
         // Before what takes its place is ready.
         transitions.splice(..0, gone.map(|interface| Transition::Gone { interface }));
         transitions
@@ -293,7 +300,7 @@ mod tests {
         for of_eth1 in [true, false] {
             let mut transitions = Transitions::default();
             let one = || plugged(&["10.0.2.10/32"]);
-            assert_eq!(transitions.take(&unfinished(one(), of_eth1)), []);
+            assert_eq!(transitions.take(&unfinished(plugged(&[]), of_eth1)), []);
             let told = transitions.take(&one());
             assert_eq!(names(&told), ["02:ec:20:00:00:01 ready, found false"]);
             assert_eq!(transitions.take(&one()), []);
@@ -305,6 +312,22 @@ mod tests {
         let mut transitions = Transitions::default();
         let told = transitions.take(&plugged(&[]));
         assert_eq!(names(&told), ["02:ec:20:00:00:01 ready, found true"]);
+    }
+
+    #[test]
+    fn what_was_plugged_before_and_has_to_be_repaired_first_was_found() {
+        for of_eth1 in [true, false] {
+            let mut transitions = Transitions::default();
+            let one = || plugged(&["10.0.2.10/32"]);
+            assert_eq!(transitions.take(&unfinished(one(), of_eth1)), []);
+            let told = transitions.take(&one());
+            assert_eq!(names(&told), ["02:ec:20:00:00:01 ready, found true"]);
+            // Pulled and plugged in again, it is new.
+            let pulled = View { desired: Desired::default(), ..one() };
+            assert_eq!(names(&transitions.take(&pulled)), ["02:ec:20:00:00:01 gone"]);
+            let told = transitions.take(&one());
+            assert_eq!(names(&told), ["02:ec:20:00:00:01 ready, found false"]);
+        }
     }
 
     #[test]

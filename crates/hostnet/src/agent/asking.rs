@@ -131,6 +131,7 @@ impl Agent {
 
     fn take_answer(&mut self, Answered { answer, round }: Answered) {
         let now = Instant::now();
+        self.told.forget();
         self.machine.learn(now, &answer);
         let cloud = self.machine.memory().cloud();
         self.take_note_of_service(now, &answer, &round);

@@ -106,6 +106,7 @@ impl Agent {
             Err(error) => debug!("cannot tell the service manager of a reload: {error}"),
         }
         let result = self.reload();
+        self.told.forget();
         self.counts.reloaded(result.is_ok());
         match &result {
             Ok(()) => {

@@ -23,6 +23,9 @@ const FRESH: Duration = Duration::from_millis(250);
 /// For so long after the start, what metadata says first is waited for.
 const FIRST: Duration = Duration::from_secs(1);
 
+/// For so long who asks waits for an interface that is on its way: a look holds the lock that it needs.
+const COURTESY: Duration = Duration::from_millis(50);
+
 /// When the agent began.
 #[derive(Debug)]
 pub(super) struct Began {
@@ -40,6 +43,23 @@ impl Began {
 /// Seconds since 1970.
 pub(super) fn time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What all who ask are told while nothing happens.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The state of all interfaces.
+    status: Option<Reply>,
+    metrics: Option<String>,
+    /// What metrics were told of last, however long ago.
+    last: Option<Status>,
+}
+
+impl Told {
+    /// Something happened.
+    pub(super) fn forget(&mut self) {
+        (self.status, self.metrics) = (None, None);
+    }
 }
 
 /// What is known of the metadata service.
@@ -86,14 +106,16 @@ impl Agent {
         }
     }
 
-    /// When who asks is answered; `None`: nobody asks. What has just been changed is left in peace, and
-    /// before metadata has said anything there is little to tell.
+    /// When who asks is answered; `None`: nobody asks. What has just been changed is left in peace, what
+    /// is about to be plugged comes first, and before metadata has said anything there is little to tell.
     pub(super) fn serves_from(&self) -> Option<Instant> {
         let made = self.made.as_ref().map(Made::verify);
         let heard = self.metadata.error.is_some() || self.metadata.heard.is_some();
         let first = (!heard).then(|| self.began.at + FIRST);
-        let from = made.into_iter().chain(first).max().unwrap_or(self.began.at);
-        self.server.is_asked().then_some(from)
+        let asked = self.server.asked()?;
+        let is_busy = self.meeting.is_some() || self.schedule.is_asking();
+        let held = is_busy.then(|| asked + COURTESY);
+        [made, first, held].into_iter().flatten().max().or(Some(asked))
     }
 
     /// Answers who asks, one request of each.
@@ -145,9 +167,21 @@ impl Agent {
         Ok(Some(match request {
             Request::Info => Reply::Object(self.info()),
             Request::Status { interfaces } => {
+                let of_all = interfaces.is_empty();
+                if let Some(told) =
+                    self.told.status.as_ref().filter(|_| of_all && self.is_fresh(view))
+                {
+                    return Ok(Some(told.clone()));
+                }
                 let (view, mut status) = self.status(view)?;
                 match status.select(view, interfaces) {
-                    Ok(()) => Reply::Object(serde_json::to_value(&status).unwrap_or_default()),
+                    Ok(()) => {
+                        let told = Reply::Object(serde_json::to_value(&status).unwrap_or_default());
+                        if of_all {
+                            self.told.status = Some(told.clone());
+                        }
+                        told
+                    }
                     Err(name) => {
                         let text = format!("there is no interface '{name}'");
                         Reply::Error("NoSuchInterface", text)
@@ -180,15 +214,26 @@ impl Agent {
         })
     }
 
+    /// Whether everything was looked at a moment ago.
+    fn has_just_looked(&self) -> bool {
+        self.looked.is_some_and(|looked| looked.elapsed() <= FRESH)
+    }
+
+    /// Whether what was told is what would be told now.
+    fn is_fresh(&self, view: &Option<View>) -> bool {
+        let nothing_new = self.seen.is_some() && self.news.is_empty() && !self.look;
+        view.is_some() || nothing_new && self.made.is_none() && self.has_just_looked()
+    }
+
     /// What the machine is like, looked at for the first who asks.
     fn view<'v>(&mut self, view: &'v mut Option<View>) -> Result<&'v View, AgentError> {
         let view = match view.take() {
             Some(seen) => view.insert(seen),
             None => {
-                if self.looked.is_none_or(|looked| looked.elapsed() > FRESH) {
-                    self.seen = None;
-                }
-                let snapshot = self.see()?;
+                let snapshot = match self.has_just_looked() {
+                    true => self.see()?,
+                    false => self.see_afresh()?,
+                };
                 view.insert(self.machine.view(snapshot, &Scope::Everything))
             }
         };
@@ -212,10 +257,35 @@ impl Agent {
     }
 
     fn metrics(&mut self, view: &mut Option<View>) -> Result<String, AgentError> {
-        let (view, mut status) = self.status(view)?;
-        // None is named, so that none is missing.
-        let _ = status.select(view, &[]);
-        Ok(metrics::tell(&Facts {
+        if let Some(told) = self.told.metrics.as_ref().filter(|_| self.is_fresh(view)) {
+            return Ok(told.clone());
+        }
+        let looked = match self.status(view) {
+            Ok((view, mut status)) => {
+                // None is named, so that none is missing.
+                let _ = status.select(view, &[]);
+                self.told.last = Some(status);
+                true
+            }
+            // A network that changes all the time is no agent that is gone.
+            Err(AgentError::Kernel(error @ KernelError::Unsettled { .. })) => {
+                debug!("metrics are told of what was seen last: {error}");
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        let metadata = self.metadata.status(Instant::now());
+        let status = match self.told.last.take() {
+            Some(last) => Status { metadata, ..last },
+            None => Status {
+                version: 1,
+                interfaces: Vec::new(),
+                neighbours: Vec::new(),
+                agent: None,
+                metadata,
+            },
+        };
+        let text = metrics::tell(&Facts {
             counts: &self.counts,
             status: &status,
             started_at: self.began.time,
@@ -225,6 +295,9 @@ impl Agent {
             metadata_requests: self.client.requests(),
             metadata_retries: self.client.retries(),
             metadata_errors: self.client.errors().collect(),
-        }))
+        });
+        self.told.metrics = looked.then(|| text.clone());
+        self.told.last = Some(status);
+        Ok(text)
     }
 }

@@ -110,9 +110,10 @@ impl Server {
         self.visitors.insert(self.count, Visitor::new(socket, speaks, admitted, now));
     }
 
-    /// Whether somebody waits for the agent's answer.
-    pub(crate) fn is_asked(&self) -> bool {
-        self.visitors.values().any(|visitor| visitor.request().is_some())
+    /// Since when somebody waits for the agent's answer; `None`: nobody does.
+    pub(crate) fn asked(&self) -> Option<Instant> {
+        let asked = self.visitors.values().filter(|visitor| visitor.request().is_some());
+        asked.map(|visitor| visitor.active).min()
     }
 
     /// What is asked, by whom: no more than one request of each.

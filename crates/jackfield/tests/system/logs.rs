@@ -56,32 +56,40 @@ fn fields(entry: &[u8]) -> Vec<(String, String)> {
     fields
 }
 
+/// As systemd says it of what it has connected.
+const BEFORE_JOURNAL: &str = "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2)
+                              exec $JACKFIELD --config $CONFIG run";
+const TARGET: &str = "jackfield_hostnet::agent::report";
+
+/// In the place of the journal.
+fn listen(host: &Host) -> UnixDatagram {
+    let bind = || {
+        std::fs::create_dir_all("/run/systemd/journal").unwrap();
+        UnixDatagram::bind("/run/systemd/journal/socket").unwrap()
+    };
+    let journal = host.run(bind).unwrap();
+    journal.set_read_timeout(Some(PATIENCE)).unwrap();
+    journal
+}
+
+fn next(journal: &UnixDatagram) -> Vec<(String, String)> {
+    let mut entry = [0; 65_536];
+    let length = journal.recv(&mut entry).unwrap();
+    fields(&entry[..length])
+}
+
+fn value(fields: &[(String, String)], name: &str) -> Option<String> {
+    fields.iter().find(|(is, _)| is == name).map(|(_, value)| value.clone())
+}
+
 #[test]
 fn where_the_journal_is_behind_standard_error_its_entries_have_fields() {
     let stage = Stage::new();
-    let journal = stage
-        .a
-        .run(|| {
-            std::fs::create_dir_all("/run/systemd/journal").unwrap();
-            UnixDatagram::bind("/run/systemd/journal/socket").unwrap()
-        })
-        .unwrap();
-    journal.set_read_timeout(Some(PATIENCE)).unwrap();
-    // As systemd says it of what it has connected.
-    let script = "export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2)
-                  exec $JACKFIELD --config $CONFIG run";
-    let (_process, _config) = start(&stage.a, script);
+    let journal = listen(&stage.a);
+    let (_process, _config) = start(&stage.a, BEFORE_JOURNAL);
     let attached = stage.attach(2, 1, 2);
-    let mut entry = [0; 65_536];
-    let mut next = || {
-        let length = journal.recv(&mut entry).unwrap();
-        fields(&entry[..length])
-    };
-    let value = |fields: &[(String, String)], name: &str| {
-        fields.iter().find(|(is, _)| is == name).map(|(_, value)| value.clone())
-    };
     let plugged = loop {
-        let fields = next();
+        let fields = next(&journal);
         if value(&fields, "JACKFIELD_EVENT").as_deref() == Some("plugged") {
             break fields;
         }
@@ -92,6 +100,40 @@ fn where_the_journal_is_behind_standard_error_its_entries_have_fields() {
     assert_eq!(told("MESSAGE_ID"), "1546765731e44ec9973942b365ea29ee");
     assert_eq!(told("SYSLOG_IDENTIFIER"), "jackfield");
     assert!(told("MESSAGE").starts_with("eth1 ("));
-    assert!(told("PRIORITY").parse::<u8>().unwrap() <= 6);
+    assert_eq!((told("PRIORITY"), told("TARGET")), ("6".to_owned(), TARGET.to_owned()));
     assert!(told("JACKFIELD_DURATION_S").parse::<f64>().unwrap() > 0.0);
+}
+
+#[test]
+fn a_journal_that_hangs_costs_messages_and_nothing_else() {
+    let stage = Stage::new();
+    let journal = listen(&stage.a);
+    // Everybody shares its queue.
+    let fill = || {
+        let other = UnixDatagram::unbound().unwrap();
+        other.set_nonblocking(true).unwrap();
+        let full = || other.send_to(b"MESSAGE=x\n", "/run/systemd/journal/socket").is_err();
+        while !full() {}
+    };
+    stage.a.run(fill).unwrap();
+    let (_process, _config) = start(&stage.a, BEFORE_JOURNAL);
+    let attached = stage.attach(2, 1, 2);
+    configured_within(&stage.a, &attached, PATIENCE);
+    let rules = || shell(&stage.a, "ip rule show table 10001");
+    let before = rules();
+    shell(&stage.a, "ip rule delete table 10001");
+    eventually("it is put back", PATIENCE, || rules() == before);
+
+    // Once it reads again, what was lost is said.
+    journal.set_nonblocking(true).unwrap();
+    while journal.recv(&mut [0; 4096]).is_ok() {}
+    journal.set_nonblocking(false).unwrap();
+    stage.lab.detach(attached.mac).unwrap();
+    let told = next(&journal);
+    let text = value(&told, "MESSAGE").unwrap();
+    let (count, what) = text.split_once(' ').unwrap();
+    assert!(count.parse::<u32>().unwrap() >= 3, "{text}");
+    assert_eq!(what, "messages lost: the journal did not take them");
+    assert_eq!(value(&told, "PRIORITY").as_deref(), Some("4"));
+    while value(&next(&journal), "JACKFIELD_EVENT").as_deref() != Some("unplugged") {}
 }
