@@ -21,7 +21,7 @@ use crate::machine::View;
 use crate::snapshot::MAIN;
 use crate::transitions::{Transition, Transitions};
 
-pub use programs::{Programs, Refused};
+pub use programs::{Program, Programs, Refused};
 
 use crew::Crew;
 use events::{Event, Kind};
