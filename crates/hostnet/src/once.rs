@@ -322,9 +322,13 @@ impl Session {
         self.begin_hooks(&snapshot);
         let mut unplugged = BTreeSet::new();
         let mut report = Report::default();
+        let mut missing = Vec::new();
         for name in names {
             match find(&snapshot, name) {
-                None => report.remarks.push(format!("{name} is not here (any more)")),
+                None => {
+                    report.remarks.push(format!("{name} is not here (any more)"));
+                    missing.push(name.as_str());
+                }
                 Some(link) => {
                     self.refuse_primary(&snapshot, link, wait)?;
                     if crate::agent::is_running() {
@@ -334,8 +338,9 @@ impl Session {
                 }
             }
         }
-        let named = names.first().filter(|_| names.len() == 1);
-        report.changes = self.take_away(&Scope::Unplug(unplugged), named.map(String::as_str))?;
+        // What is left of one that is gone is not that of one that is here.
+        let missing = if let [name] = missing[..] { Some(name) } else { None };
+        report.changes = self.take_away(&Scope::Unplug(unplugged), missing)?;
         Ok(report)
     }
 
@@ -354,14 +359,18 @@ impl Session {
         Ok(Report { changes, remarks: Vec::new() })
     }
 
-    /// `named`: the only interface that was named.
-    fn take_away(&mut self, scope: &Scope, named: Option<&str>) -> Result<Vec<Change>, OnceError> {
+    /// `missing`: the one interface that was named and is not here.
+    fn take_away(
+        &mut self,
+        scope: &Scope,
+        missing: Option<&str>,
+    ) -> Result<Vec<Change>, OnceError> {
         let view = self.view(scope)?;
         let changes = self.make(&view.plan)?;
         if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
             return Err(OnceError::Manager(text));
         }
-        self.tell_hooks(scope, &changes, named)?;
+        self.tell_hooks(scope, &changes, missing)?;
         self.hooks.wait();
         Ok(changes)
     }
@@ -377,16 +386,17 @@ impl Session {
         }
     }
 
-    /// Has programs told of what became of interfaces. `named`: the only one that was named.
+    /// Has programs told of what became of interfaces. `missing`: the one that was named and is not
+    /// here.
     fn tell_hooks(
         &mut self,
         scope: &Scope,
         made: &[Change],
-        named: Option<&str>,
+        missing: Option<&str>,
     ) -> Result<(), OnceError> {
         if self.tells_hooks {
             let view = self.view(scope)?;
-            self.hooks.observe_made(self.machine.config(), &view, made, named);
+            self.hooks.observe_made(self.machine.config(), &view, made, missing);
         }
         Ok(())
     }

@@ -109,10 +109,19 @@ impl Transitions {
         Transitions { primary_too: true, ..Transitions::default() }
     }
 
+    /// Takes note of what works before anything is done. What is nobody's yet, such as what is left of
+    /// interfaces that are gone, keeps none from being known: it is about to be removed.
+    pub(crate) fn begin(&mut self, view: &View) {
+        self.take_in(view, &Unfinished { shared: false, ..Unfinished::of(view) });
+    }
+
     /// Takes in what a look showed. What is left alone is not in the view's plan any more.
     pub(crate) fn take(&mut self, view: &View) -> Vec<Transition> {
+        self.take_in(view, &Unfinished::of(view))
+    }
+
+    fn take_in(&mut self, view: &View, unfinished: &Unfinished) -> Vec<Transition> {
         let first = !std::mem::replace(&mut self.looked, true);
-        let unfinished = Unfinished::of(view);
         let mut there = BTreeSet::new();
         let mut transitions = Vec::new();
         for interface in &view.desired.interfaces {
@@ -305,6 +314,19 @@ mod tests {
             assert_eq!(names(&told), ["02:ec:20:00:00:01 ready, found false"]);
             assert_eq!(transitions.take(&one()), []);
         }
+    }
+
+    #[test]
+    fn what_is_left_of_others_keeps_nothing_from_being_known_before_a_command_acts() {
+        let mut transitions = Transitions::default();
+        transitions.begin(&unfinished(plugged(&["10.0.2.10/32"]), false));
+        assert_eq!(transitions.take(&plugged(&["10.0.2.10/32"])), []);
+        let told = transitions.take(&view(MAC, Role::Unmanaged, &[]));
+        assert_eq!(names(&told), ["02:ec:20:00:00:01 gone"]);
+        // What is not finished itself does not work yet.
+        let mut transitions = Transitions::default();
+        transitions.begin(&unfinished(plugged(&["10.0.2.10/32"]), true));
+        assert_eq!(transitions.take(&plugged(&["10.0.2.10/32"])).len(), 1);
     }
 
     #[test]

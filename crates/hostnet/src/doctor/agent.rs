@@ -132,6 +132,7 @@ mod tests {
             name: name.to_owned(),
             enabled: enabled.to_owned(),
             active: active.to_owned(),
+            ..Unit::default()
         };
         let units = Some(vec![unit(AGENT_UNIT, agent), unit(SCAN_UNIT, scan)]);
         Facts { agent_runs, units, ..Facts::default() }

@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::json;
 
 use super::firewall::{self, MarkUse};
+use super::user::User;
 use crate::agent;
 use crate::api::client::AgentClient;
 use crate::change::Change;
@@ -115,6 +116,10 @@ pub struct Unit {
     pub enabled: String,
     /// `ActiveState`: `active`, `inactive`, `failed`…
     pub active: String,
+    /// `User`; empty where there is none.
+    pub user: String,
+    /// `SupplementaryGroups`: names or numbers, by spaces.
+    pub groups: String,
 }
 
 /// Everything that is judged.
@@ -164,6 +169,8 @@ pub struct Facts {
     pub firewall: Option<Vec<MarkUse>>,
     /// Whether an agent runs in this network namespace.
     pub agent_runs: bool,
+    /// Its process, where that is in our process namespace.
+    pub agent_process: Option<u32>,
     /// What it says of itself, where it answers.
     pub agent: Option<AgentStatus>,
     /// The units, where systemd runs.
@@ -192,10 +199,6 @@ impl Facts {
             ipv6: Path::new("/proc/sys/net/ipv6").exists(),
             privileged: is_privileged(),
             file: ConfigurationFile { path, there, error },
-            hooks: config.hooks.directory.exists().then(|| {
-                let (user, _) = jackfield_kernel::effective_user_and_group();
-                Programs::in_directory(&config.hooks.directory, user)
-            }),
             config: config.clone(),
             agent_runs: agent::is_running(),
             ..Facts::default()
@@ -203,6 +206,7 @@ impl Facts {
         facts.ask_metadata(options);
         facts.look(config, options)?;
         facts.look_further()?;
+        facts.look_at_hooks();
         Ok(facts)
     }
 
@@ -232,7 +236,9 @@ impl Facts {
         };
         let view = session.view(&Scope::Everything)?;
         // What it leaves alone only the agent knows.
-        let told = ask_agent().unwrap_or_else(|| {
+        let (process, told) = ask_agent();
+        self.agent_process = process;
+        let told = told.unwrap_or_else(|| {
             status(session.machine(), &view, heard.as_ref().err(), Instant::now())
         });
         self.agent = told.agent;
@@ -293,10 +299,21 @@ impl Facts {
             .collect();
         // As sd_booted(3) tells.
         if Path::new("/run/systemd/system").is_dir() {
-            let shown = ["show", "-p", "Id,UnitFileState,ActiveState", AGENT_UNIT, SCAN_UNIT];
+            let properties = "Id,UnitFileState,ActiveState,User,SupplementaryGroups";
+            let shown = ["show", "-p", properties, AGENT_UNIT, SCAN_UNIT];
             self.units = output("systemctl", &shown).map(|text| units(&text));
         }
         Ok(())
+    }
+
+    /// As who runs them.
+    fn look_at_hooks(&mut self) {
+        let directory = &self.config.hooks.directory;
+        if directory.exists() {
+            let user =
+                User::of_hooks(self.agent_process, self.units.as_deref().unwrap_or_default());
+            self.hooks = Some(user.programs(directory));
+        }
     }
 
     /// The interfaces that are plugged.
@@ -316,11 +333,11 @@ impl Facts {
     }
 }
 
-/// What the agent of this network namespace says, where one answers.
-fn ask_agent() -> Option<Status> {
-    let mut agent = AgentClient::connect(AGENT).ok()?;
-    let told = agent.call("Status", &json!({ "interfaces": [] })).ok()?;
-    serde_json::from_value(told).ok()
+/// The agent of this network namespace, and what it says, where it answers.
+fn ask_agent() -> (Option<u32>, Option<Status>) {
+    let Ok(mut agent) = AgentClient::connect(AGENT) else { return (None, None) };
+    let told = agent.call("Status", &json!({ "interfaces": [] })).ok();
+    (agent.pid(), told.and_then(|told| serde_json::from_value(told).ok()))
 }
 
 /// The units that `systemctl show` tells of: lines of `Key=value`, an empty one between units.
@@ -330,11 +347,13 @@ fn units(text: &str) -> Vec<Unit> {
             let lines = block.lines().filter_map(|line| line.split_once('='));
             lines.filter(|(is, _)| *is == key).map(|(_, value)| value.to_owned()).next()
         };
-        let (enabled, active) = (value("UnitFileState"), value("ActiveState"));
+        let given = |key: &str| value(key).unwrap_or_default();
         Some(Unit {
             name: value("Id")?,
-            enabled: enabled.unwrap_or_default(),
-            active: active.unwrap_or_default(),
+            enabled: given("UnitFileState"),
+            active: given("ActiveState"),
+            user: given("User"),
+            groups: given("SupplementaryGroups"),
         })
     };
     text.split("\n\n").filter_map(unit).collect()
@@ -399,15 +418,21 @@ mod tests {
 
     #[test]
     fn what_systemctl_shows_is_read() {
-        let text = "Id=jackfield.service\nActiveState=active\nUnitFileState=enabled\n\n\
+        let text = "User=jackfield\nSupplementaryGroups=root adm\nId=jackfield.service\n\
+                    ActiveState=active\nUnitFileState=enabled\n\n\
                     Id=jackfield-scan.service\nActiveState=inactive\nUnitFileState=\n";
         let unit = |name: &str, enabled: &str, active: &str| Unit {
             name: name.to_owned(),
             enabled: enabled.to_owned(),
             active: active.to_owned(),
+            ..Unit::default()
         };
-        let expected = [unit(AGENT_UNIT, "enabled", "active"), unit(SCAN_UNIT, "", "inactive")];
-        assert_eq!(units(text), expected);
+        let agent = Unit {
+            user: "jackfield".to_owned(),
+            groups: "root adm".to_owned(),
+            ..unit(AGENT_UNIT, "enabled", "active")
+        };
+        assert_eq!(units(text), [agent, unit(SCAN_UNIT, "", "inactive")]);
         assert_eq!(units(""), []);
     }
 

@@ -16,6 +16,7 @@ mod metadata;
 mod neighbours;
 mod rules;
 mod settings;
+mod user;
 
 use serde::Serialize;
 

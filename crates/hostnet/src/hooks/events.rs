@@ -32,7 +32,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) kind: Kind,
-    /// What the interface is like; of one that is gone, what it was like.
+    /// What the interface is like; of one that is gone, what was told of it last.
     pub(super) interface: Facts,
     /// What was told of it before; only of one that was changed.
     pub(super) before: Option<Facts>,
@@ -52,7 +52,11 @@ impl Queue {
             (Kind::Ready, Kind::Gone) => {
                 self.0.pop_back();
             }
-            (Kind::Changed, Kind::Gone) => *last = event,
+            (Kind::Changed, Kind::Gone) => {
+                // What it changed to nobody was told, and so nobody has to undo it.
+                let told = last.before.take().unwrap_or(event.interface);
+                *last = Event { kind: Kind::Gone, interface: told, before: None };
+            }
             (Kind::Ready | Kind::Changed, Kind::Ready | Kind::Changed) => {
                 last.interface = event.interface;
                 if last.before.as_ref() == Some(&last.interface) {
@@ -109,7 +113,8 @@ mod tests {
         assert_eq!(queued(&[gone(&a), ready(&b), changed(&b, &c)]), [gone(&a), ready(&c)]);
         assert_eq!(queued(&[changed(&a, &b), changed(&b, &c)]), [changed(&a, &c)]);
         assert_eq!(queued(&[changed(&a, &b), changed(&b, &a)]), []);
-        assert_eq!(queued(&[changed(&a, &b), gone(&b)]), [gone(&b)]);
+        assert_eq!(queued(&[changed(&a, &b), gone(&b)]), [gone(&a)]);
+        assert_eq!(queued(&[changed(&a, &b), changed(&b, &c), gone(&c)]), [gone(&a)]);
         assert_eq!(queued(&[ready(&a), gone(&a)]), []);
     }
 
@@ -144,7 +149,7 @@ mod tests {
                 match event.kind {
                     Kind::Ready => prop_assert!(last.is_none()),
                     Kind::Changed => prop_assert_eq!(&last, &event.before),
-                    Kind::Gone => prop_assert!(last.is_some()),
+                    Kind::Gone => prop_assert_eq!(last.as_ref(), Some(&event.interface)),
                 }
                 last = (event.kind != Kind::Gone).then_some(event.interface);
             }

@@ -21,7 +21,7 @@ use crate::machine::View;
 use crate::snapshot::MAIN;
 use crate::transitions::{Transition, Transitions};
 
-pub use programs::{Programs, Refused};
+pub use programs::{Program, Programs, Refused};
 
 use crew::Crew;
 use events::{Event, Kind};
@@ -54,12 +54,13 @@ impl Hooks {
     /// Takes note of what there is before a command does anything, so that only what that changes is
     /// told of.
     pub(crate) fn begin(&mut self, view: &View) {
-        self.transitions.take(view);
+        self.transitions.begin(view);
     }
 
     /// As [`Hooks::observe`], for a command that made these changes. Of the primary nobody knew before
     /// metadata was asked, and of what has gone before anybody looked there is what was removed of it:
-    /// `named`, where it was the only one, says who it was.
+    /// `named` is the interface that was named and not found, and says who it was where it is the only
+    /// one.
     pub(crate) fn observe_made(
         &mut self,
         config: &Config,

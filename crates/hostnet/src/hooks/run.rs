@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use serde::Serialize;
 
 use super::events::{Event, Kind};
 use super::facts::Facts;
+use super::programs::Program;
 
 /// What programs are found in.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -47,8 +47,8 @@ enum Cut {
 
 /// Runs a program, and logs what it says and how it ends. `stop` becomes readable when it is to end
 /// at once.
-pub(super) fn run(program: &Path, event: &Event, deadline: Duration, stop: BorrowedFd<'_>) {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
+pub(super) fn run(program: &Program, event: &Event, deadline: Duration, stop: BorrowedFd<'_>) {
+    let name = program.path.file_name().unwrap_or_default().to_string_lossy();
     let about = format!("hook {name} ({} {})", event.kind.name(), event.interface.called());
     let began = Instant::now();
     let mut child = match start(program, event) {
@@ -78,9 +78,11 @@ fn said(status: ExitStatus) -> String {
     }
 }
 
-fn start(program: &Path, event: &Event) -> io::Result<Child> {
-    let mut command = Command::new(program);
+fn start(program: &Program, event: &Event) -> io::Result<Child> {
+    // By the path that was found to be safe, and as what is in the directory.
+    let mut command = Command::new(&program.file);
     command
+        .arg0(&program.path)
         .env_clear()
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")

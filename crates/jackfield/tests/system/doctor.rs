@@ -2,12 +2,15 @@
 //! cure, and nothing is changed by looking.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
 
-use jackfield_lab::Host;
 use jackfield_lab::emulator::{Effect, Fault};
+use jackfield_lab::{Host, Process};
 use serde_json::Value;
 
 use crate::harness::*;
+use crate::packaging::{USER, confined};
 
 /// The exit status, and each finding as check, result, text and cure.
 struct Findings(Option<i32>, Vec<[String; 4]>);
@@ -225,6 +228,43 @@ fn a_configuration_that_is_not_understood_is_a_finding_and_so_are_unsafe_program
     std::fs::remove_dir_all(&directory).unwrap();
     findings.has("hooks", "problem", &["10-open is not run", "everybody may write"]);
     assert_eq!(findings.0, Some(1));
+}
+
+#[test]
+fn programs_are_judged_by_what_the_user_of_the_agent_may() {
+    let stage = Stage::new();
+    let name = format!("jackfield-doctor-user-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir(&directory).unwrap();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    mode(&directory, 0o755);
+    let (roots, its_own) = (directory.join("10-roots"), directory.join("20-its-own"));
+    for (path, bits) in [(&roots, 0o700), (&its_own, 0o500)] {
+        std::fs::write(path, "#!/bin/sh\n").unwrap();
+        mode(path, bits);
+    }
+    std::os::unix::fs::chown(&its_own, Some(USER.parse().unwrap()), None).unwrap();
+    let config = format!("{LAB_CONFIG}[hooks]\ndirectory = {directory:?}\n");
+    let looked = || Findings::of(&stage.a, &config, &[]);
+    let findings = looked();
+    findings.has("hooks", "problem", &["20-its-own is not run", "owner is user", USER]);
+    assert!(!format!("{:?}", findings.1).contains("10-roots"), "{:#?}", findings.1);
+
+    let file = ConfigFile::new(&config);
+    let mut command = confined(&stage, &file, &["run"]);
+    let agent = Process::start(command.stderr(Stdio::null())).unwrap();
+    let pid = |host: &Host| status(host)["agent"]["pid"].clone();
+    eventually("the agent answers", PATIENCE, || !pid(&stage.a).is_null());
+    let findings = looked();
+    findings.has("hooks", "problem", &["10-roots is not run", "user", USER, "execute"]);
+    assert!(!format!("{:?}", findings.1).contains("20-its-own"), "{:#?}", findings.1);
+    mode(&directory, 0o700);
+    let findings = looked();
+    findings.has("hooks", "problem", &["user", USER, "nothing in it is run"]);
+    drop(agent);
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

@@ -25,7 +25,7 @@ impl Hooks {
     fn new(name: &str) -> Self {
         let name = format!("jackfield-hooks-{}-{name}", std::process::id());
         let hooks = Hooks(std::env::temp_dir().join(name));
-        for directory in [&hooks.programs(), &hooks.0.join("out")] {
+        for directory in [&hooks.0, &hooks.programs(), &hooks.0.join("out")] {
             std::fs::create_dir_all(directory).unwrap();
             std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).unwrap();
         }
@@ -397,6 +397,47 @@ fn commands_tell_programs_where_no_agent_does() {
     agent.stop();
     let ready = told().into_iter().filter(|line| line == "ready eth2").count();
     assert_eq!(ready, 1);
+}
+
+#[test]
+fn what_is_left_of_one_interface_is_not_told_of_another() {
+    let stage = Stage::new();
+    let hooks = Hooks::new("left");
+    hooks.program("10-record", 0o755, RECORD);
+    let config = ConfigFile::new(&hooks.config("30s"));
+    let run = |arguments: &[&str]| {
+        let output = jackfield_with(&stage.a, &config, arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        let mut lines = hooks.lines();
+        let _ = std::fs::remove_file(hooks.out("log"));
+        for line in &mut lines {
+            *line = line.rsplit_once(' ').unwrap().0.to_owned();
+        }
+        lines.sort();
+        lines
+    };
+    let first = stage.attach(2, 1, 1);
+    stage.attach(1, 2, 1);
+    let again = || stage.lab.attach(&stage.a, first.mac, &Plug::new(1)).unwrap();
+    assert_eq!(run(&["scan"]), ["ready eth1", "ready eth2"]);
+
+    // Nothing of the other one changes.
+    for (arguments, gone) in [(&["scan"][..], "gone "), (&["unplug", "eth1"], "gone eth1")] {
+        stage.lab.detach(first.mac).unwrap();
+        assert_eq!(run(arguments), [gone], "{arguments:?}");
+        again();
+        assert_eq!(run(&["scan"]), ["ready eth1"]);
+    }
+
+    let (one, other) =
+        (interface_in_status(&stage.a, "eth1"), interface_in_status(&stage.a, "eth2"));
+    stage.lab.detach(first.mac).unwrap();
+    assert_eq!(run(&["unplug", "eth2"]), ["gone ", "gone eth2"]);
+    assert_told(&hooks, "gone-eth2", &other);
+    let left = &hooks.json("gone-10001")["interface"];
+    assert_eq!((&left["table"], &left["name"]), (&one["table"], &Value::Null));
+    let (left, had) = (sorted(&left["addresses"]), sorted(&one["addresses"]));
+    assert!(!left.is_empty() && left.iter().all(|it| had.contains(it)), "{left:?}");
 }
 
 #[test]

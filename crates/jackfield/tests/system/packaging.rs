@@ -12,7 +12,7 @@ use crate::harness::*;
 const UNITS: [&str; 3] = ["jackfield.service", "jackfield-scan.service", "jackfield-plug@.service"];
 
 /// Nobody's number.
-const USER: &str = "64321";
+pub(crate) const USER: &str = "64321";
 
 fn packaging(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging")).join(name)
@@ -97,9 +97,8 @@ fn all_units_have_the_same_sandbox() {
     }
 }
 
-/// Runs the program as the units do: as a user who owns nothing, in root's group, with one capability.
-fn confined(stage: &Stage, arguments: &[&str]) -> Output {
-    let config = ConfigFile::new(LAB_CONFIG);
+/// The program as the units run it: as a user who owns nothing, in root's group, with one capability.
+pub(crate) fn confined(stage: &Stage, config: &ConfigFile, arguments: &[&str]) -> Command {
     // Where it is built, others may not be let in.
     let binary = "/run/jackfield-under-test";
     shell(
@@ -110,7 +109,12 @@ fn confined(stage: &Stage, arguments: &[&str]) -> Output {
     command.args(["--reuid", USER, "--regid", USER, "--groups", "0", "--no-new-privs"]);
     command.args(["--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin"]);
     command.args(["--bounding-set=-all,+net_admin", binary, "--config", config.path()]);
-    command.args(arguments).output().unwrap()
+    command.args(arguments);
+    command
+}
+
+fn run_confined(stage: &Stage, arguments: &[&str]) -> Output {
+    confined(stage, &ConfigFile::new(LAB_CONFIG), arguments).output().unwrap()
 }
 
 #[test]
@@ -128,14 +132,14 @@ fn what_the_units_give_is_enough_to_plug_and_to_unplug() {
     );
     let attached = stage.attach(2, 1, 2);
     let before = NetworkState::settled(&stage.a);
-    let output = confined(&stage, &["plug", "eth1"]);
+    let output = run_confined(&stage, &["plug", "eth1"]);
     assert!(output.status.success(), "{output:?}");
     answers_within(stage.lab.remote(), &stage.a, &attached.addresses, PATIENCE);
     shell(&stage.a, "nft list table inet jackfield");
     assert_eq!(stage.a.sysctl("net/ipv6/conf/eth1/accept_ra_defrtr").unwrap().trim(), "0");
     let plan = jackfield(&stage.a, &["plan"]);
     assert_eq!(plan.status.code(), Some(0), "root finds nothing left to do: {plan:?}");
-    let output = confined(&stage, &["unplug", "--all"]);
+    let output = run_confined(&stage, &["unplug", "--all"]);
     assert!(output.status.success(), "{output:?}");
     becomes(&before, &stage.a);
 }
