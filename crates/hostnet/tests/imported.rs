@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_hostnet::import::{Content, Fate, Files, Findings, Takeover, Tool, find};
 use jackfield_hostnet::{Change, Cloud, CloudInterface, Edit, InterfaceRef, Slot, Snapshot};
-use jackfield_kernel::{Family, Link, Mark, Route, Rule, RuleAction};
+use jackfield_kernel::{Address, AddressFlags, Family, Link, Mark, Route, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 const PRIMARY: u32 = 2;
@@ -249,4 +249,37 @@ fn rules_of_an_interface_that_is_gone_are_found_where_nobody_uses_the_table() {
     let interface: Option<InterfaceRef> = None;
     let change = Change { interface, edit: Edit::RemoveRule(orphan) };
     assert_eq!(change.to_string(), "- rule 32765: from 10.0.9.9/32 lookup 10004");
+}
+
+#[test]
+fn routes_of_initscripts_are_the_tools_by_its_number_and_tell_nothing_alone() {
+    let (snapshot, cloud) = host();
+    let path = "/etc/sysconfig/network-scripts/route-eth1";
+    let by_number = "default via 10.0.2.1 dev eth1 table 10001\n";
+    for (path, text) in [
+        ("/etc/sysconfig/network-scripts/route-tun0", "default via 10.8.0.1 dev tun0 table 100\n"),
+        (path, "default via 10.0.2.1 dev eth1 table 100\n"),
+        (path, by_number),
+    ] {
+        let alone = find(&snapshot, &cloud, &files(&[(path, text)]), None);
+        assert_eq!(alone, Findings::default(), "{text}");
+    }
+    let ifcfg = ("/etc/sysconfig/network-scripts/ifcfg-eth1", "DEVICE=eth1\nEC2SYNC=yes\n");
+    let theirs = format!(
+        "{by_number}10.0.2.0/24 dev eth1 proto kernel scope link src 10.0.2.10 table 10001\n\
+         default via 10.0.2.1 dev eth1 metric 10001\n"
+    );
+    let beside = |text: &str| {
+        let findings = find(&snapshot, &cloud, &files(&[ifcfg, (path, text)]), None);
+        let fates: Vec<(String, Fate)> =
+            findings.files.into_iter().map(|file| (file.path, file.fate)).collect();
+        assert_eq!(fates.last(), Some(&(ifcfg.0.to_owned(), Fate::Remove)), "what tells goes last");
+        fates.into_iter().find(|it| it.0 == path).map(|it| it.1)
+    };
+    assert_eq!(beside(&theirs), Some(Fate::Remove));
+    assert_eq!(beside("default via 10.0.2.1 dev eth1 table 100\n"), None);
+    for own in ["table 100", "metric 100", "table 10002"] {
+        let longer = format!("{theirs}default via 10.0.2.1 dev eth1 {own}\n");
+        assert_eq!(beside(&longer), Some(Fate::Changed), "{own}");
+    }
 }

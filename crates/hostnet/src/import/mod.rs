@@ -24,6 +24,7 @@ use jackfield_metadata::MacAddr;
 
 use crate::cloud::Cloud;
 use crate::snapshot::Snapshot;
+use files::{is_routes, is_shared};
 use kernel::Theirs;
 
 pub use files::{Content, Files};
@@ -158,12 +159,15 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
     let is_here = |name: &String| snapshot.links.iter().any(|link| link.name == *name);
     names.extend(files.interfaces().into_iter().filter(|name| !is_here(name)));
     let mut found = files.found(&names);
+    let has = |found: &[FoundFile], tool| {
+        found.iter().any(|it| it.tool == tool && !is_shared(it) && !is_routes(it))
+    };
+    let has_first = has(&found, Tool::Ec2NetUtils1);
+    found.retain(|file| has_first || !is_routes(file));
     // Both generations configure dhclient by the same file.
-    let has = |found: &[FoundFile], tool| found.iter().any(|it| it.tool == tool && !shared(it));
     if !has(&found, Tool::UbuntuEc2net) {
-        let other = has(&found, Tool::Ec2NetUtils1);
-        found.retain(|file| other || !shared(file));
-        for file in found.iter_mut().filter(|file| shared(file)) {
+        found.retain(|file| has_first || !is_shared(file));
+        for file in found.iter_mut().filter(|file| is_shared(file)) {
             file.tool = Tool::Ec2NetUtils1;
         }
     }
@@ -237,10 +241,6 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
     findings.keep_files_of_those_left();
     findings.orphans = kernel::orphans(snapshot, &tools);
     findings
-}
-
-fn shared(file: &FoundFile) -> bool {
-    file.path.starts_with("/etc/dhcp/dhclient-") && file.interface.is_some()
 }
 
 fn exception(mac: MacAddr, because: &str, key: &str) -> String {
