@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_hostnet::import::{Content, Fate, Files, Findings, Takeover, Tool, find};
 use jackfield_hostnet::{Change, Cloud, CloudInterface, Edit, InterfaceRef, Slot, Snapshot};
-use jackfield_kernel::{Address, AddressFlags, Family, Link, Mark, Route, Rule, RuleAction};
+use jackfield_kernel::{Family, Link, Mark, Route, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 const PRIMARY: u32 = 2;
@@ -281,5 +281,56 @@ fn routes_of_initscripts_are_the_tools_by_its_number_and_tell_nothing_alone() {
     for own in ["table 100", "metric 100", "table 10002"] {
         let longer = format!("{theirs}default via 10.0.2.1 dev eth1 {own}\n");
         assert_eq!(beside(&longer), Some(Fate::Changed), "{own}");
+    }
+}
+
+const IFCFG: &str = "/etc/sysconfig/network-scripts/ifcfg-eth1";
+
+fn of_ifcfg(line: &str) -> (Takeover, Fate, Vec<String>) {
+    let (snapshot, cloud) = host();
+    let text = format!("DEVICE=eth1\nEC2SYNC=yes\n{line}\n");
+    let findings = find(&snapshot, &cloud, &files(&[(IFCFG, &text)]), None);
+    let is = findings.interfaces.iter().find(|it| it.index == SECONDARY).unwrap();
+    (is.takeover.clone(), findings.files[0].fate.clone(), findings.config.clone())
+}
+
+#[test]
+fn settings_are_read_as_a_shell_reads_them() {
+    for line in ["EC2SYNC=\"no\"", "EC2SYNC='no'", "  EC2SYNC=\"no\" # mine", "EC2SYNC='no'#"] {
+        let (takeover, fate, config) = of_ifcfg(line);
+        assert_eq!(takeover, Takeover::Leaves(format!("EC2SYNC=no in {IFCFG}")), "{line}");
+        assert_eq!(fate, Fate::OptedOut, "{line}");
+        assert!(config[0].contains("manage = false"), "{line}: {config:?}");
+    }
+    assert_eq!(of_ifcfg("EC2SYNC=\"yes\"").0, Takeover::Takes);
+    for (line, key) in [
+        ("MAINROUTETABLE=\"no\"", "main_route = \"none\""),
+        (" MAINROUTETABLE='no'  # mine", "main_route = \"none\""),
+        ("EC2PROVISIONPFXIPS='yes'", "prefixes = \"local\""),
+    ] {
+        let (takeover, _, config) = of_ifcfg(line);
+        assert_eq!(takeover, Takeover::Takes, "{line}");
+        assert!(config.len() == 1 && config[0].contains(key), "{line}: {config:?}");
+    }
+    for line in ["MAINROUTETABLE=\"yes\"", "EC2PROVISIONPFXIPS=no", "# MAINROUTETABLE=no"] {
+        let (takeover, _, config) = of_ifcfg(line);
+        assert_eq!((takeover, config.len()), (Takeover::Takes, 0), "{line}");
+    }
+}
+
+#[test]
+fn a_setting_that_is_neither_yes_nor_no_leaves_the_interface_and_is_named() {
+    for line in [
+        "EC2SYNC=NO",
+        "EC2SYNC=",
+        "EC2SYNC=\"no",
+        "EC2SYNC=$SYNC",
+        "MAINROUTETABLE=maybe",
+        "EC2PROVISIONPFXIPS=\"1\"",
+    ] {
+        let (takeover, fate, config) = of_ifcfg(line);
+        let reason = format!("{line} in {IFCFG} is neither yes nor no");
+        assert_eq!(takeover, Takeover::Leaves(reason), "{line}");
+        assert_eq!((fate.action(), config.len()), ("leave", 0), "{line}");
     }
 }

@@ -9,6 +9,7 @@ use std::{fs, io};
 
 use super::kernel::by_name;
 use super::known::{INSTALLED, Installed, fingerprint};
+use super::settings::{self, Answer};
 use super::{Fate, FoundFile, Tool};
 use crate::neighbours::amazon_networks;
 use crate::render;
@@ -301,11 +302,7 @@ impl<'a> Generated<'a> {
         if render::owner(&text).is_some() || !self.is_meant(&text) {
             return None;
         }
-        let opted_out = |line: &str| {
-            let rest = line.trim_start().trim_start_matches("# ").strip_prefix("EC2SYNC=no");
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '#']))
-        };
-        if text.lines().any(opted_out) {
+        if settings::says(&text, settings::SYNC, Answer::No) {
             return Some(Fate::OptedOut);
         }
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

@@ -14,6 +14,7 @@
 mod files;
 mod kernel;
 mod known;
+mod settings;
 mod silence;
 mod take_over;
 
@@ -26,6 +27,7 @@ use crate::cloud::Cloud;
 use crate::snapshot::Snapshot;
 use files::{is_routes, is_shared};
 use kernel::Theirs;
+use settings::Answer;
 
 pub use files::{Content, Files};
 pub(crate) use kernel::{OTHERS as TABLES, by_name as table_by_name};
@@ -194,6 +196,11 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
             _ => Theirs::default(),
         };
         let opted_out = found.iter().filter(its).find(|file| file.fate == Fate::OptedOut);
+        let unclear = found.iter().filter(its).find_map(|it| {
+            let text = files.text(&it.path)?;
+            let line = settings::unclear(&text)?;
+            Some(format!("{line} in {} is neither yes nor no", it.path))
+        });
         let ours = snapshot.journals().any(|(with, _)| with.index == link.index);
         let takeover = if cloud.primary == Some(mac) {
             Takeover::Leaves("the primary stays with who configured it".to_owned())
@@ -201,6 +208,8 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
             Takeover::Leaves(format!("EC2SYNC=no in {}", file.path))
         } else if known.is_none() {
             Takeover::Leaves("metadata does not list it".to_owned())
+        } else if let Some(reason) = unclear {
+            Takeover::Leaves(reason)
         } else if let Some(ip) = kernel::bystander(snapshot, &theirs) {
             Takeover::Leaves(format!(
                 "the address {ip}, which metadata does not list, would go with those of the tool: \
@@ -214,17 +223,17 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
         if let Some(file) = opted_out {
             findings.config.push(exception(mac, &file.path, "manage = false"));
         } else {
-            let says = |text: &str| {
+            let says = |option: &str, answer| {
                 let mut its = found.iter().filter(its).filter_map(|it| files.text(&it.path));
-                its.any(|is| is.lines().any(|line| line.trim() == text))
+                its.any(|text| settings::says(&text, option, answer))
             };
-            for (option, key) in [
-                ("MAINROUTETABLE=no", "main_route = \"none\""),
-                ("EC2PROVISIONPFXIPS=yes", "prefixes = \"local\""),
-            ] {
-                if says(option) {
-                    findings.config.push(exception(mac, option, key));
-                }
+            if says(settings::MAIN_ROUTE, Answer::No) {
+                let because = "MAINROUTETABLE=no";
+                findings.config.push(exception(mac, because, "main_route = \"none\""));
+            }
+            if says(settings::PREFIXES, Answer::Yes) {
+                let because = "EC2PROVISIONPFXIPS=yes";
+                findings.config.push(exception(mac, because, "prefixes = \"local\""));
             }
         }
         let has_kernel = !(theirs.rules.is_empty() && theirs.routes.is_empty());
