@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_hostnet::import::{Content, Fate, Files, Findings, Takeover, Tool, find};
 use jackfield_hostnet::{Change, Cloud, CloudInterface, Edit, InterfaceRef, Slot, Snapshot};
-use jackfield_kernel::{Family, Link, Mark, Route, Rule, RuleAction};
+use jackfield_kernel::{Address, AddressFlags, Family, Link, Mark, Route, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 const PRIMARY: u32 = 2;
@@ -281,6 +281,76 @@ fn routes_of_initscripts_are_the_tools_by_its_number_and_tell_nothing_alone() {
     for own in ["table 100", "metric 100", "table 10002"] {
         let longer = format!("{theirs}default via 10.0.2.1 dev eth1 {own}\n");
         assert_eq!(beside(&longer), Some(Fate::Changed), "{own}");
+    }
+}
+
+const TIMER: &str = "/usr/lib/systemd/system/refresh-policy-routes@.timer";
+const RELEASED: &str = "[Timer]\nOnActiveSec=30\nOnUnitInactiveSec=60\nRandomizedDelaySec=5\n";
+const ALIASES: &str = "/run/systemd/network/70-eth1.network.d/ec2net_alias.conf";
+const UDEV: &str = "/usr/lib/udev/rules.d/99-vpc-policy-routes.rules";
+
+/// amazon-ec2-net-utils has eth1.
+fn with_machinery() -> Files {
+    let mut all = files(&[
+        (TIMER, RELEASED),
+        (ALIASES, "[Address]\nAddress=10.0.2.11/32\n"),
+        (UDEV, "SUBSYSTEM==\"net\"\n"),
+    ]);
+    all.packages.insert(UDEV.to_owned(), "amazon-ec2-net-utils".to_owned());
+    all
+}
+
+fn address(interface: u32, address: &str) -> Address {
+    let flags = AddressFlags { permanent: true, ..AddressFlags::default() };
+    Address { interface, address: address.parse().unwrap(), protocol: 0, flags }
+}
+
+fn actions(findings: &Findings) -> Vec<(&str, &str)> {
+    findings.files.iter().map(|file| (file.path.as_str(), file.fate.action())).collect()
+}
+
+#[test]
+fn an_interface_that_is_left_keeps_what_the_tool_needs_to_go_on_with_it() {
+    let (mut snapshot, cloud) = host();
+    let mut all = with_machinery();
+    let hook = "/etc/network/ec2net.hotplug";
+    all.files.insert(hook.to_owned(), Content::File(b"# any\n".to_vec()));
+    all.packages.insert(hook.to_owned(), "ubuntu-ec2net".to_owned());
+    let taken = find(&snapshot, &cloud, &all, None);
+    let expected = [(UDEV, "package"), (ALIASES, "remove"), (hook, "package"), (TIMER, "remove")];
+    assert_eq!(actions(&taken), expected);
+    // An address of somebody's own keeps eth1 with amazon-ec2-net-utils; the other is not needed for it.
+    snapshot.addresses =
+        vec![address(SECONDARY, "10.0.2.10/24"), address(SECONDARY, "10.0.2.77/24")];
+    let left = find(&snapshot, &cloud, &all, None);
+    let is = &left.interfaces.iter().find(|it| it.index == SECONDARY).unwrap().takeover;
+    assert!(matches!(is, Takeover::Leaves(_)), "{left:#?}");
+    let expected = [(UDEV, "leave"), (ALIASES, "leave"), (hook, "package"), (TIMER, "leave")];
+    assert_eq!(actions(&left), expected);
+    let reason = "eth1, which is left, works by it".to_owned();
+    for file in left.files.iter().filter(|file| [UDEV, TIMER].contains(&file.path.as_str())) {
+        assert_eq!(file.fate.reason().as_ref(), Some(&reason));
+    }
+    // It may have rules alone: by whose work they are there cannot be told.
+    all.files.remove(ALIASES);
+    snapshot.rules.push(from("10.0.2.10/32", 10_001, 10_001, 4));
+    let left = find(&snapshot, &cloud, &all, None);
+    assert_eq!(actions(&left), [(UDEV, "leave"), (hook, "leave"), (TIMER, "leave")]);
+}
+
+#[test]
+fn an_interface_that_is_the_readers_own_or_unknown_keeps_no_machinery() {
+    let (snapshot, cloud) = host();
+    let off = ("/run/systemd/network/70-eth1.network.d/eni.conf", "# EC2SYNC=no\n");
+    let mut all = with_machinery();
+    all.files.insert(off.0.to_owned(), Content::File(off.1.into()));
+    let opted_out = find(&snapshot, &cloud, &all, None);
+    let unknown = Cloud { interfaces: BTreeMap::new(), ..cloud };
+    for findings in [opted_out, find(&snapshot, &unknown, &with_machinery(), None)] {
+        let is = &findings.interfaces.iter().find(|it| it.index == SECONDARY).unwrap().takeover;
+        assert!(matches!(is, Takeover::Leaves(_)), "{findings:#?}");
+        let all = actions(&findings);
+        assert!(all.contains(&(UDEV, "package")) && all.contains(&(TIMER, "remove")), "{all:?}");
     }
 }
 

@@ -18,7 +18,7 @@ mod settings;
 mod silence;
 mod take_over;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_kernel::{Link, Rule};
 use jackfield_metadata::MacAddr;
@@ -70,6 +70,8 @@ pub enum Fate {
     OptedOut,
     /// It is about the primary, or about an interface that is not taken over.
     Stays,
+    /// This interface is left, and works on by the tool.
+    Needed(String),
 }
 
 impl Fate {
@@ -94,6 +96,7 @@ impl Fate {
             Fate::Unreadable(why) => format!("cannot be read: {why}"),
             Fate::OptedOut => "EC2SYNC=no: the interface is yours".to_owned(),
             Fate::Stays => "about an interface that is not taken over".to_owned(),
+            Fate::Needed(by) => format!("{by}, which is left, works by it"),
         })
     }
 }
@@ -133,6 +136,8 @@ pub struct FoundInterface {
     pub mac: MacAddr,
     /// What is done.
     pub takeover: Takeover,
+    /// It is left for a reason for which the tool is to go on with it.
+    needs_tool: bool,
     theirs: Theirs,
 }
 
@@ -202,6 +207,7 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
             Some(format!("{line} in {} is neither yes nor no", it.path))
         });
         let ours = snapshot.journals().any(|(with, _)| with.index == link.index);
+        let mut needs_tool = false;
         let takeover = if cloud.primary == Some(mac) {
             Takeover::Leaves("the primary stays with who configured it".to_owned())
         } else if let Some(file) = opted_out {
@@ -209,8 +215,10 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
         } else if known.is_none() {
             Takeover::Leaves("metadata does not list it".to_owned())
         } else if let Some(reason) = unclear {
+            needs_tool = true;
             Takeover::Leaves(reason)
         } else if let Some(ip) = kernel::bystander(snapshot, &theirs) {
+            needs_tool = true;
             Takeover::Leaves(format!(
                 "the address {ip}, which metadata does not list, would go with those of the tool: \
                  add it with /32, or remove it"
@@ -243,7 +251,8 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
                 findings.strange.extend(theirs.strange.iter().cloned());
             }
             let (index, name) = (link.index, link.name.clone());
-            findings.interfaces.push(FoundInterface { index, name, mac, takeover, theirs });
+            let found = FoundInterface { index, name, mac, takeover, needs_tool, theirs };
+            findings.interfaces.push(found);
         }
     }
     findings.files = found;
@@ -277,6 +286,7 @@ impl Findings {
     /// Leaves an interface as it is, with what is about it.
     fn leave(&mut self, index: u32, reason: &str) {
         for it in self.interfaces.iter_mut().filter(|it| it.index == index) {
+            it.needs_tool |= !matches!(it.takeover, Takeover::Leaves(_));
             it.takeover = Takeover::Leaves(reason.to_owned());
         }
         self.keep_files_of_those_left();
@@ -291,6 +301,31 @@ impl Findings {
                 file.fate = Fate::Stays;
             }
         }
+        let needed: BTreeMap<Tool, String> =
+            self.tools.iter().filter_map(|(tool, _)| Some((*tool, self.needs(*tool)?))).collect();
+        let of_all = |file: &&mut FoundFile| file.interface.is_none();
+        for file in self.files.iter_mut().filter(of_all) {
+            if let (Fate::Remove | Fate::Package(_), Some(by)) =
+                (&file.fate, needed.get(&file.tool))
+            {
+                file.fate = Fate::Needed(by.clone());
+            }
+        }
+    }
+
+    /// An interface that is left and works on by a tool. Without a file of its own it may be anyone's.
+    fn needs(&self, tool: Tool) -> Option<String> {
+        let works_by = |it: &&FoundInterface| {
+            let of_it = |file: &&FoundFile| file.interface.as_ref() == Some(&it.name);
+            let mut its = self.files.iter().filter(of_it).peekable();
+            let has_kernel = !(it.theirs.rules.is_empty() && it.theirs.routes.is_empty());
+            match its.peek() {
+                Some(_) => its.any(|file| file.tool == tool),
+                None => has_kernel,
+            }
+        };
+        let left = self.interfaces.iter().filter(|it| it.needs_tool);
+        left.filter(works_by).map(|it| it.name.clone()).next()
     }
 
     /// Whether something of a tool is there for an interface that is taken over.

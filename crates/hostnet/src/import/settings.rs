@@ -33,7 +33,7 @@ fn of_line(line: &str, key: &str) -> Option<Answer> {
     let mut line = line.trim();
     // ifupdown has no such option: in a stanza it is a comment.
     if key == SYNC {
-        line = line.trim_start_matches("# ");
+        line = line.trim_start_matches(['#', ' ']);
     }
     let value = line.strip_prefix(key)?.strip_prefix('=')?;
     let ends = [' ', '\t', '#'];
