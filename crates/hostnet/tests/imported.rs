@@ -404,3 +404,22 @@ fn a_setting_that_is_neither_yes_nor_no_leaves_the_interface_and_is_named() {
         assert_eq!((fate.action(), config.len()), ("leave", 0), "{line}");
     }
 }
+
+#[test]
+fn rules_of_an_interface_that_is_here_are_nobodys_left_overs() {
+    let (mut snapshot, mut cloud) = host();
+    let (third, fourth) = (4, 5);
+    snapshot.links.extend([link(third, "ens7"), Link { up: false, ..link(fourth, "eth4") }]);
+    cloud.interfaces.insert(MacAddr::from(mac(third)), known(3));
+    // Down, or left alone, it has no route in its table.
+    let gone = [from("10.0.9.9/32", 10_009, 10_009, 4), from("10.0.9.9/32", 32_760, 10_006, 0)];
+    snapshot.rules = vec![
+        from("10.0.9.9/32", 32_765, 10_001, 0),
+        from("10.0.9.9/32", 10_003, 10_003, 4),
+        from("10.0.9.9/32", 32_764, 10_004, 0),
+    ];
+    snapshot.rules.extend(gone.clone());
+    let mut all = with_machinery();
+    all.files.insert(STANZA.to_owned(), Content::File(GENERATED.into()));
+    assert_eq!(find(&snapshot, &cloud, &all, None).orphans, gone);
+}

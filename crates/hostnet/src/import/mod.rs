@@ -257,7 +257,7 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
     }
     findings.files = found;
     findings.keep_files_of_those_left();
-    findings.orphans = kernel::orphans(snapshot, &tools);
+    findings.orphans = kernel::orphans(snapshot, cloud, &tools);
     findings
 }
 
