@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::take_over::ImportError;
 use super::{Fate, Findings, FoundInterface, Tool};
-use crate::carrier::{remove, run, write};
+use crate::carrier::{remove, run, run_expecting, write};
 use crate::neighbours::{deleter, networkd_has};
 use crate::snapshot::Snapshot;
 
@@ -26,6 +26,9 @@ const NETWORKD_CONFIG: &str = "/etc/systemd/networkd.conf.d/50-jackfield.conf";
 const KEEPS_FOREIGN: &str = include_str!("../../../../packaging/networkd/50-jackfield.conf");
 /// systemd is process 1 (sd_booted(3)).
 const SYSTEMD: &str = "/run/systemd/system";
+/// What `systemctl stop` says of a unit that is not there, such as when its package has gone
+/// (LSB: the program is not installed).
+const NOT_LOADED: i32 = 5;
 const IFSTATE: &str = "/run/network/ifstate";
 const IFSTATE_LOCK: &str = "/run/network/.ifstate.lock";
 /// How long networkd may take to say that it does not manage an interface.
@@ -43,11 +46,13 @@ pub(super) fn silence(
     if findings.has(Tool::Ec2NetUtils2) {
         if Path::new(SYSTEMD).exists() {
             for (it, _) in links.iter().filter(|(it, _)| findings.has_left(it)) {
-                let units = ["timer", "service"].map(|it| format!("refresh-policy-routes@.{it}"));
-                let units = units.map(|unit| unit.replace('@', &format!("@{}", it.name)));
-                run("systemctl", &["stop", &units[0], &units[1]])
-                    .map_err(ImportError::NotSilent)?;
-                done.push(format!("stopped {}", units.join(", ")));
+                for kind in ["timer", "service"] {
+                    let unit = format!("refresh-policy-routes@{}.{kind}", it.name);
+                    let stopped = run_expecting("systemctl", &["stop", &unit], &[0, NOT_LOADED]);
+                    if stopped.map_err(ImportError::NotSilent)? == 0 {
+                        done.push(format!("stopped {unit}"));
+                    }
+                }
             }
         }
         networkd(&links, snapshot, &mut done)?;
