@@ -209,6 +209,15 @@ pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
 
 /// Runs a program to its end.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    run_expecting(program, arguments, &[0]).map(|_| ())
+}
+
+/// Runs a program to its end, and returns with which of the exit statuses that are right.
+pub(crate) fn run_expecting(
+    program: &str,
+    arguments: &[&str],
+    right: &[i32],
+) -> Result<i32, String> {
     let said = || format!("{program} {}", arguments.join(" "));
     let path = find_program(program).ok_or_else(|| format!("there is no program '{program}'"))?;
     // Of what goes on behind, nothing may hold a pipe of ours: the DHCP client stays.
@@ -225,8 +234,8 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let _ = log.rewind().and_then(|()| log.read_to_end(&mut text));
     let text = String::from_utf8_lossy(&text);
     debug!("{}: {status}: {text}", said());
-    if status.success() {
-        return Ok(());
+    if let Some(code) = status.code().filter(|code| right.contains(code)) {
+        return Ok(code);
     }
     let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
     Err(format!("{} failed ({status}): {}", said(), last.unwrap_or("it says nothing")))

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_hostnet::import::{Content, Fate, Files, Findings, Takeover, Tool, find};
 use jackfield_hostnet::{Change, Cloud, CloudInterface, Edit, InterfaceRef, Slot, Snapshot};
-use jackfield_kernel::{Family, Link, Mark, Route, Rule, RuleAction};
+use jackfield_kernel::{Address, AddressFlags, Family, Link, Mark, Route, Rule, RuleAction};
 use jackfield_metadata::MacAddr;
 
 const PRIMARY: u32 = 2;
@@ -249,4 +249,177 @@ fn rules_of_an_interface_that_is_gone_are_found_where_nobody_uses_the_table() {
     let interface: Option<InterfaceRef> = None;
     let change = Change { interface, edit: Edit::RemoveRule(orphan) };
     assert_eq!(change.to_string(), "- rule 32765: from 10.0.9.9/32 lookup 10004");
+}
+
+#[test]
+fn routes_of_initscripts_are_the_tools_by_its_number_and_tell_nothing_alone() {
+    let (snapshot, cloud) = host();
+    let path = "/etc/sysconfig/network-scripts/route-eth1";
+    let by_number = "default via 10.0.2.1 dev eth1 table 10001\n";
+    for (path, text) in [
+        ("/etc/sysconfig/network-scripts/route-tun0", "default via 10.8.0.1 dev tun0 table 100\n"),
+        (path, "default via 10.0.2.1 dev eth1 table 100\n"),
+        (path, by_number),
+    ] {
+        let alone = find(&snapshot, &cloud, &files(&[(path, text)]), None);
+        assert_eq!(alone, Findings::default(), "{text}");
+    }
+    let ifcfg = ("/etc/sysconfig/network-scripts/ifcfg-eth1", "DEVICE=eth1\nEC2SYNC=yes\n");
+    let theirs = format!(
+        "{by_number}10.0.2.0/24 dev eth1 proto kernel scope link src 10.0.2.10 table 10001\n\
+         default via 10.0.2.1 dev eth1 metric 10001\n"
+    );
+    let beside = |text: &str| {
+        let findings = find(&snapshot, &cloud, &files(&[ifcfg, (path, text)]), None);
+        let fates: Vec<(String, Fate)> =
+            findings.files.into_iter().map(|file| (file.path, file.fate)).collect();
+        assert_eq!(fates.last(), Some(&(ifcfg.0.to_owned(), Fate::Remove)), "what tells goes last");
+        fates.into_iter().find(|it| it.0 == path).map(|it| it.1)
+    };
+    assert_eq!(beside(&theirs), Some(Fate::Remove));
+    assert_eq!(beside("default via 10.0.2.1 dev eth1 table 100\n"), None);
+    for own in ["table 100", "metric 100", "table 10002"] {
+        let longer = format!("{theirs}default via 10.0.2.1 dev eth1 {own}\n");
+        assert_eq!(beside(&longer), Some(Fate::Changed), "{own}");
+    }
+}
+
+const TIMER: &str = "/usr/lib/systemd/system/refresh-policy-routes@.timer";
+const RELEASED: &str = "[Timer]\nOnActiveSec=30\nOnUnitInactiveSec=60\nRandomizedDelaySec=5\n";
+const ALIASES: &str = "/run/systemd/network/70-eth1.network.d/ec2net_alias.conf";
+const UDEV: &str = "/usr/lib/udev/rules.d/99-vpc-policy-routes.rules";
+
+/// amazon-ec2-net-utils has eth1.
+fn with_machinery() -> Files {
+    let mut all = files(&[
+        (TIMER, RELEASED),
+        (ALIASES, "[Address]\nAddress=10.0.2.11/32\n"),
+        (UDEV, "SUBSYSTEM==\"net\"\n"),
+    ]);
+    all.packages.insert(UDEV.to_owned(), "amazon-ec2-net-utils".to_owned());
+    all
+}
+
+fn address(interface: u32, address: &str) -> Address {
+    let flags = AddressFlags { permanent: true, ..AddressFlags::default() };
+    Address { interface, address: address.parse().unwrap(), protocol: 0, flags }
+}
+
+fn actions(findings: &Findings) -> Vec<(&str, &str)> {
+    findings.files.iter().map(|file| (file.path.as_str(), file.fate.action())).collect()
+}
+
+#[test]
+fn an_interface_that_is_left_keeps_what_the_tool_needs_to_go_on_with_it() {
+    let (mut snapshot, cloud) = host();
+    let mut all = with_machinery();
+    let hook = "/etc/network/ec2net.hotplug";
+    all.files.insert(hook.to_owned(), Content::File(b"# any\n".to_vec()));
+    all.packages.insert(hook.to_owned(), "ubuntu-ec2net".to_owned());
+    let taken = find(&snapshot, &cloud, &all, None);
+    let expected = [(UDEV, "package"), (ALIASES, "remove"), (hook, "package"), (TIMER, "remove")];
+    assert_eq!(actions(&taken), expected);
+    // An address of somebody's own keeps eth1 with amazon-ec2-net-utils; the other is not needed for it.
+    snapshot.addresses =
+        vec![address(SECONDARY, "10.0.2.10/24"), address(SECONDARY, "10.0.2.77/24")];
+    let left = find(&snapshot, &cloud, &all, None);
+    let is = &left.interfaces.iter().find(|it| it.index == SECONDARY).unwrap().takeover;
+    assert!(matches!(is, Takeover::Leaves(_)), "{left:#?}");
+    let expected = [(UDEV, "leave"), (ALIASES, "leave"), (hook, "package"), (TIMER, "leave")];
+    assert_eq!(actions(&left), expected);
+    let reason = "eth1, which is left, works by it".to_owned();
+    for file in left.files.iter().filter(|file| [UDEV, TIMER].contains(&file.path.as_str())) {
+        assert_eq!(file.fate.reason().as_ref(), Some(&reason));
+    }
+    // It may have rules alone: by whose work they are there cannot be told.
+    all.files.remove(ALIASES);
+    snapshot.rules.push(from("10.0.2.10/32", 10_001, 10_001, 4));
+    let left = find(&snapshot, &cloud, &all, None);
+    assert_eq!(actions(&left), [(UDEV, "leave"), (hook, "leave"), (TIMER, "leave")]);
+}
+
+#[test]
+fn an_interface_that_is_the_readers_own_or_unknown_keeps_no_machinery() {
+    let (snapshot, cloud) = host();
+    let off = ("/run/systemd/network/70-eth1.network.d/eni.conf", "# EC2SYNC=no\n");
+    let mut all = with_machinery();
+    all.files.insert(off.0.to_owned(), Content::File(off.1.into()));
+    let opted_out = find(&snapshot, &cloud, &all, None);
+    let unknown = Cloud { interfaces: BTreeMap::new(), ..cloud };
+    for findings in [opted_out, find(&snapshot, &unknown, &with_machinery(), None)] {
+        let is = &findings.interfaces.iter().find(|it| it.index == SECONDARY).unwrap().takeover;
+        assert!(matches!(is, Takeover::Leaves(_)), "{findings:#?}");
+        let all = actions(&findings);
+        assert!(all.contains(&(UDEV, "package")) && all.contains(&(TIMER, "remove")), "{all:?}");
+    }
+}
+
+const IFCFG: &str = "/etc/sysconfig/network-scripts/ifcfg-eth1";
+
+fn of_ifcfg(line: &str) -> (Takeover, Fate, Vec<String>) {
+    let (snapshot, cloud) = host();
+    let text = format!("DEVICE=eth1\nEC2SYNC=yes\n{line}\n");
+    let findings = find(&snapshot, &cloud, &files(&[(IFCFG, &text)]), None);
+    let is = findings.interfaces.iter().find(|it| it.index == SECONDARY).unwrap();
+    (is.takeover.clone(), findings.files[0].fate.clone(), findings.config.clone())
+}
+
+#[test]
+fn settings_are_read_as_a_shell_reads_them() {
+    for line in ["EC2SYNC=\"no\"", "EC2SYNC='no'", "  EC2SYNC=\"no\" # mine", "EC2SYNC='no'#"] {
+        let (takeover, fate, config) = of_ifcfg(line);
+        assert_eq!(takeover, Takeover::Leaves(format!("EC2SYNC=no in {IFCFG}")), "{line}");
+        assert_eq!(fate, Fate::OptedOut, "{line}");
+        assert!(config[0].contains("manage = false"), "{line}: {config:?}");
+    }
+    assert_eq!(of_ifcfg("EC2SYNC=\"yes\"").0, Takeover::Takes);
+    for (line, key) in [
+        ("MAINROUTETABLE=\"no\"", "main_route = \"none\""),
+        (" MAINROUTETABLE='no'  # mine", "main_route = \"none\""),
+        ("EC2PROVISIONPFXIPS='yes'", "prefixes = \"local\""),
+    ] {
+        let (takeover, _, config) = of_ifcfg(line);
+        assert_eq!(takeover, Takeover::Takes, "{line}");
+        assert!(config.len() == 1 && config[0].contains(key), "{line}: {config:?}");
+    }
+    for line in ["MAINROUTETABLE=\"yes\"", "EC2PROVISIONPFXIPS=no", "# MAINROUTETABLE=no"] {
+        let (takeover, _, config) = of_ifcfg(line);
+        assert_eq!((takeover, config.len()), (Takeover::Takes, 0), "{line}");
+    }
+}
+
+#[test]
+fn a_setting_that_is_neither_yes_nor_no_leaves_the_interface_and_is_named() {
+    for line in [
+        "EC2SYNC=NO",
+        "EC2SYNC=",
+        "EC2SYNC=\"no",
+        "EC2SYNC=$SYNC",
+        "MAINROUTETABLE=maybe",
+        "EC2PROVISIONPFXIPS=\"1\"",
+    ] {
+        let (takeover, fate, config) = of_ifcfg(line);
+        let reason = format!("{line} in {IFCFG} is neither yes nor no");
+        assert_eq!(takeover, Takeover::Leaves(reason), "{line}");
+        assert_eq!((fate.action(), config.len()), ("leave", 0), "{line}");
+    }
+}
+
+#[test]
+fn rules_of_an_interface_that_is_here_are_nobodys_left_overs() {
+    let (mut snapshot, mut cloud) = host();
+    let (third, fourth) = (4, 5);
+    snapshot.links.extend([link(third, "ens7"), Link { up: false, ..link(fourth, "eth4") }]);
+    cloud.interfaces.insert(MacAddr::from(mac(third)), known(3));
+    // Down, or left alone, it has no route in its table.
+    let gone = [from("10.0.9.9/32", 10_009, 10_009, 4), from("10.0.9.9/32", 32_760, 10_006, 0)];
+    snapshot.rules = vec![
+        from("10.0.9.9/32", 32_765, 10_001, 0),
+        from("10.0.9.9/32", 10_003, 10_003, 4),
+        from("10.0.9.9/32", 32_764, 10_004, 0),
+    ];
+    snapshot.rules.extend(gone.clone());
+    let mut all = with_machinery();
+    all.files.insert(STANZA.to_owned(), Content::File(GENERATED.into()));
+    assert_eq!(find(&snapshot, &cloud, &all, None).orphans, gone);
 }

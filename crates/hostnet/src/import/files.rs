@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use super::kernel::by_name;
 use super::known::{INSTALLED, Installed, fingerprint};
+use super::settings::{self, Answer};
 use super::{Fate, FoundFile, Tool};
 use crate::neighbours::amazon_networks;
 use crate::render;
@@ -164,6 +166,8 @@ impl Files {
         let installed = INSTALLED.iter().filter_map(|it| self.installed(it));
         let (acting, telling): (Vec<FoundFile>, Vec<FoundFile>) =
             installed.partition(|file| acts(&file.path));
+        // What tells nothing by itself goes before what tells.
+        generated.sort_by_key(|file| !(is_shared(file) || is_routes(file)));
         acting.into_iter().chain(generated).chain(telling).collect()
     }
 
@@ -202,6 +206,17 @@ impl Files {
 /// What somebody runs when an interface comes or its lease does.
 fn acts(path: &str) -> bool {
     path.ends_with(".rules") || path.contains("-hooks.d/") || path.contains("/dhclient.d/")
+}
+
+/// dhclient's configuration, which is the same of both who use it: alone it is anybody's.
+pub(super) fn is_shared(file: &FoundFile) -> bool {
+    file.path.starts_with("/etc/dhcp/dhclient-") && file.interface.is_some()
+}
+
+/// Routes of initscripts: alone they are anybody's.
+pub(super) fn is_routes(file: &FoundFile) -> bool {
+    let name = file.path.strip_prefix(SCRIPTS).unwrap_or_default();
+    file.interface.is_some() && name.starts_with("/route")
 }
 
 fn names(root: &Path, directory: &str) -> Vec<String> {
@@ -287,11 +302,7 @@ impl<'a> Generated<'a> {
         if render::owner(&text).is_some() || !self.is_meant(&text) {
             return None;
         }
-        let opted_out = |line: &str| {
-            let rest = line.trim_start().trim_start_matches("# ").strip_prefix("EC2SYNC=no");
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '#']))
-        };
-        if text.lines().any(opted_out) {
+        if settings::says(&text, settings::SYNC, Answer::No) {
             return Some(Fate::OptedOut);
         }
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -308,7 +319,7 @@ impl<'a> Generated<'a> {
             }
             Shape::Ifcfg => text.contains("EC2SYNC="),
             Shape::Dhclient => text.contains("supersede dhcp-server-identifier 255.255.255.255;"),
-            Shape::Routes => text.contains(" table 1"),
+            Shape::Routes => text.lines().any(|line| self.has_line(line)),
             Shape::Network | Shape::DropIn | Shape::Foreign => true,
         }
     }
@@ -398,13 +409,26 @@ impl<'a> Generated<'a> {
                 .contains(&(key, value)),
                 None => false,
             },
-            Shape::Routes => match words[..] {
-                ["default", "via", _, "dev", of, "table" | "metric", _] => of == name,
-                [_, "dev", of, "proto", "kernel", "scope", "link", "src", _, "table", _] => {
-                    of == name
-                }
-                _ => false,
-            },
+            Shape::Routes => {
+                let (of, number) = match words[..] {
+                    ["default", "via", _, "dev", of, "table" | "metric", number]
+                    | [
+                        _,
+                        "dev",
+                        of,
+                        "proto",
+                        "kernel",
+                        "scope",
+                        "link",
+                        "src",
+                        _,
+                        "table",
+                        number,
+                    ] => (of, number),
+                    _ => return false,
+                };
+                of == name && by_name(name).is_some_and(|table| number == table.to_string())
+            }
             Shape::Network | Shape::Foreign => false,
             Shape::DropIn => {
                 const SECTIONS: [&str; 8] = [

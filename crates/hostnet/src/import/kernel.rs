@@ -11,9 +11,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jackfield_kernel::{Address, Link, Mark, Route, RouteKind, Rule, RuleAction};
+use jackfield_metadata::MacAddr;
 
 use super::Tool;
-use crate::cloud::CloudInterface;
+use crate::cloud::{Cloud, CloudInterface};
 use crate::snapshot::{MAIN, OURS, Snapshot};
 
 /// `rule_base` and `RTABLE`: what the numbers of tables begin with.
@@ -119,9 +120,20 @@ pub(super) fn theirs(
 
 /// Rules to tables that nobody has: the kernel takes routes and addresses away with a device, but not
 /// rules.
-pub(super) fn orphans(snapshot: &Snapshot, tools: &BTreeSet<Tool>) -> Vec<Rule> {
+pub(super) fn orphans(snapshot: &Snapshot, cloud: &Cloud, tools: &BTreeSet<Tool>) -> Vec<Rule> {
+    // Of an interface that is down the table is empty.
+    let here: BTreeSet<u32> = snapshot
+        .links
+        .iter()
+        .flat_map(|link| {
+            let known = link.address.and_then(|mac| cloud.interfaces.get(&MacAddr::from(mac)));
+            let slot = known.and_then(|known| known.slot);
+            by_name(&link.name).into_iter().chain(slot.map(|slot| slot.table(BASE)))
+        })
+        .collect();
     let used = |table: u32| {
-        snapshot.routes.iter().any(|route| route.table == table)
+        here.contains(&table)
+            || snapshot.routes.iter().any(|route| route.table == table)
             || snapshot.journals().any(|(_, journal)| journal.table == table)
     };
     let is_orphan = |rule: &&Rule| {

@@ -14,17 +14,20 @@
 mod files;
 mod kernel;
 mod known;
+mod settings;
 mod silence;
 mod take_over;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_kernel::{Link, Rule};
 use jackfield_metadata::MacAddr;
 
 use crate::cloud::Cloud;
 use crate::snapshot::Snapshot;
+use files::{is_routes, is_shared};
 use kernel::Theirs;
+use settings::Answer;
 
 pub use files::{Content, Files};
 pub(crate) use kernel::{OTHERS as TABLES, by_name as table_by_name};
@@ -67,6 +70,8 @@ pub enum Fate {
     OptedOut,
     /// It is about the primary, or about an interface that is not taken over.
     Stays,
+    /// This interface is left, and works on by the tool.
+    Needed(String),
 }
 
 impl Fate {
@@ -91,6 +96,7 @@ impl Fate {
             Fate::Unreadable(why) => format!("cannot be read: {why}"),
             Fate::OptedOut => "EC2SYNC=no: the interface is yours".to_owned(),
             Fate::Stays => "about an interface that is not taken over".to_owned(),
+            Fate::Needed(by) => format!("{by}, which is left, works by it"),
         })
     }
 }
@@ -130,6 +136,8 @@ pub struct FoundInterface {
     pub mac: MacAddr,
     /// What is done.
     pub takeover: Takeover,
+    /// It is left for a reason for which the tool is to go on with it.
+    needs_tool: bool,
     theirs: Theirs,
 }
 
@@ -158,12 +166,15 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
     let is_here = |name: &String| snapshot.links.iter().any(|link| link.name == *name);
     names.extend(files.interfaces().into_iter().filter(|name| !is_here(name)));
     let mut found = files.found(&names);
+    let has = |found: &[FoundFile], tool| {
+        found.iter().any(|it| it.tool == tool && !is_shared(it) && !is_routes(it))
+    };
+    let has_first = has(&found, Tool::Ec2NetUtils1);
+    found.retain(|file| has_first || !is_routes(file));
     // Both generations configure dhclient by the same file.
-    let has = |found: &[FoundFile], tool| found.iter().any(|it| it.tool == tool && !shared(it));
     if !has(&found, Tool::UbuntuEc2net) {
-        let other = has(&found, Tool::Ec2NetUtils1);
-        found.retain(|file| other || !shared(file));
-        for file in found.iter_mut().filter(|file| shared(file)) {
+        found.retain(|file| has_first || !is_shared(file));
+        for file in found.iter_mut().filter(|file| is_shared(file)) {
             file.tool = Tool::Ec2NetUtils1;
         }
     }
@@ -190,14 +201,24 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
             _ => Theirs::default(),
         };
         let opted_out = found.iter().filter(its).find(|file| file.fate == Fate::OptedOut);
+        let unclear = found.iter().filter(its).find_map(|it| {
+            let text = files.text(&it.path)?;
+            let line = settings::unclear(&text)?;
+            Some(format!("{line} in {} is neither yes nor no", it.path))
+        });
         let ours = snapshot.journals().any(|(with, _)| with.index == link.index);
+        let mut needs_tool = false;
         let takeover = if cloud.primary == Some(mac) {
             Takeover::Leaves("the primary stays with who configured it".to_owned())
         } else if let Some(file) = opted_out {
             Takeover::Leaves(format!("EC2SYNC=no in {}", file.path))
         } else if known.is_none() {
             Takeover::Leaves("metadata does not list it".to_owned())
+        } else if let Some(reason) = unclear {
+            needs_tool = true;
+            Takeover::Leaves(reason)
         } else if let Some(ip) = kernel::bystander(snapshot, &theirs) {
+            needs_tool = true;
             Takeover::Leaves(format!(
                 "the address {ip}, which metadata does not list, would go with those of the tool: \
                  add it with /32, or remove it"
@@ -210,17 +231,17 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
         if let Some(file) = opted_out {
             findings.config.push(exception(mac, &file.path, "manage = false"));
         } else {
-            let says = |text: &str| {
+            let says = |option: &str, answer| {
                 let mut its = found.iter().filter(its).filter_map(|it| files.text(&it.path));
-                its.any(|is| is.lines().any(|line| line.trim() == text))
+                its.any(|text| settings::says(&text, option, answer))
             };
-            for (option, key) in [
-                ("MAINROUTETABLE=no", "main_route = \"none\""),
-                ("EC2PROVISIONPFXIPS=yes", "prefixes = \"local\""),
-            ] {
-                if says(option) {
-                    findings.config.push(exception(mac, option, key));
-                }
+            if says(settings::MAIN_ROUTE, Answer::No) {
+                let because = "MAINROUTETABLE=no";
+                findings.config.push(exception(mac, because, "main_route = \"none\""));
+            }
+            if says(settings::PREFIXES, Answer::Yes) {
+                let because = "EC2PROVISIONPFXIPS=yes";
+                findings.config.push(exception(mac, because, "prefixes = \"local\""));
             }
         }
         let has_kernel = !(theirs.rules.is_empty() && theirs.routes.is_empty());
@@ -230,17 +251,14 @@ pub fn find(snapshot: &Snapshot, cloud: &Cloud, files: &Files, only: Option<&[To
                 findings.strange.extend(theirs.strange.iter().cloned());
             }
             let (index, name) = (link.index, link.name.clone());
-            findings.interfaces.push(FoundInterface { index, name, mac, takeover, theirs });
+            let found = FoundInterface { index, name, mac, takeover, needs_tool, theirs };
+            findings.interfaces.push(found);
         }
     }
     findings.files = found;
     findings.keep_files_of_those_left();
-    findings.orphans = kernel::orphans(snapshot, &tools);
+    findings.orphans = kernel::orphans(snapshot, cloud, &tools);
     findings
-}
-
-fn shared(file: &FoundFile) -> bool {
-    file.path.starts_with("/etc/dhcp/dhclient-") && file.interface.is_some()
 }
 
 fn exception(mac: MacAddr, because: &str, key: &str) -> String {
@@ -268,6 +286,7 @@ impl Findings {
     /// Leaves an interface as it is, with what is about it.
     fn leave(&mut self, index: u32, reason: &str) {
         for it in self.interfaces.iter_mut().filter(|it| it.index == index) {
+            it.needs_tool |= !matches!(it.takeover, Takeover::Leaves(_));
             it.takeover = Takeover::Leaves(reason.to_owned());
         }
         self.keep_files_of_those_left();
@@ -282,6 +301,31 @@ impl Findings {
                 file.fate = Fate::Stays;
             }
         }
+        let needed: BTreeMap<Tool, String> =
+            self.tools.iter().filter_map(|(tool, _)| Some((*tool, self.needs(*tool)?))).collect();
+        let of_all = |file: &&mut FoundFile| file.interface.is_none();
+        for file in self.files.iter_mut().filter(of_all) {
+            if let (Fate::Remove | Fate::Package(_), Some(by)) =
+                (&file.fate, needed.get(&file.tool))
+            {
+                file.fate = Fate::Needed(by.clone());
+            }
+        }
+    }
+
+    /// An interface that is left and works on by a tool. Without a file of its own it may be anyone's.
+    fn needs(&self, tool: Tool) -> Option<String> {
+        let works_by = |it: &&FoundInterface| {
+            let of_it = |file: &&FoundFile| file.interface.as_ref() == Some(&it.name);
+            let mut its = self.files.iter().filter(of_it).peekable();
+            let has_kernel = !(it.theirs.rules.is_empty() && it.theirs.routes.is_empty());
+            match its.peek() {
+                Some(_) => its.any(|file| file.tool == tool),
+                None => has_kernel,
+            }
+        };
+        let left = self.interfaces.iter().filter(|it| it.needs_tool);
+        left.filter(works_by).map(|it| it.name.clone()).next()
     }
 
     /// Whether something of a tool is there for an interface that is taken over.

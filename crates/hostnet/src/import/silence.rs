@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::take_over::ImportError;
 use super::{Fate, Findings, FoundInterface, Tool};
-use crate::carrier::{remove, run, write};
+use crate::carrier::{remove, run, run_expecting, write};
 use crate::neighbours::{deleter, networkd_has};
 use crate::snapshot::Snapshot;
 
@@ -26,6 +26,9 @@ const NETWORKD_CONFIG: &str = "/etc/systemd/networkd.conf.d/50-jackfield.conf";
 const KEEPS_FOREIGN: &str = include_str!("../../../../packaging/networkd/50-jackfield.conf");
 /// systemd is process 1 (sd_booted(3)).
 const SYSTEMD: &str = "/run/systemd/system";
+/// What `systemctl stop` says of a unit that is not there, such as when its package has gone
+/// (LSB: the program is not installed).
+const NOT_LOADED: i32 = 5;
 const IFSTATE: &str = "/run/network/ifstate";
 const IFSTATE_LOCK: &str = "/run/network/.ifstate.lock";
 /// How long networkd may take to say that it does not manage an interface.
@@ -37,17 +40,19 @@ pub(super) fn silence(
     snapshot: &Snapshot,
 ) -> Result<Vec<String>, ImportError> {
     let mut done = Vec::new();
-    mask_rules(findings, &mut done)?;
+    mask_rules(findings, Path::new(MASKS), &mut done)?;
     let links: Vec<(&FoundInterface, &Link)> =
         findings.taken().filter_map(|it| Some((it, snapshot.link(it.index)?))).collect();
     if findings.has(Tool::Ec2NetUtils2) {
         if Path::new(SYSTEMD).exists() {
             for (it, _) in links.iter().filter(|(it, _)| findings.has_left(it)) {
-                let units = ["timer", "service"].map(|it| format!("refresh-policy-routes@.{it}"));
-                let units = units.map(|unit| unit.replace('@', &format!("@{}", it.name)));
-                run("systemctl", &["stop", &units[0], &units[1]])
-                    .map_err(ImportError::NotSilent)?;
-                done.push(format!("stopped {}", units.join(", ")));
+                for kind in ["timer", "service"] {
+                    let unit = format!("refresh-policy-routes@{}.{kind}", it.name);
+                    let stopped = run_expecting("systemctl", &["stop", &unit], &[0, NOT_LOADED]);
+                    if stopped.map_err(ImportError::NotSilent)? == 0 {
+                        done.push(format!("stopped {unit}"));
+                    }
+                }
             }
         }
         networkd(&links, snapshot, &mut done)?;
@@ -62,18 +67,26 @@ pub(super) fn silence(
 }
 
 /// A rule of udev that is a package's is masked, as udev(7) has it.
-fn mask_rules(findings: &Findings, done: &mut Vec<String>) -> Result<(), ImportError> {
+fn mask_rules(
+    findings: &Findings,
+    masks: &Path,
+    done: &mut Vec<String>,
+) -> Result<(), ImportError> {
     for file in &findings.files {
         let Some(name) = file.path.rsplit('/').next().filter(|name| CONFIGURE.contains(name))
         else {
             continue;
         };
-        let mask = format!("{MASKS}/{name}");
-        if file.fate == Fate::Remove || file.path == mask || Path::new(&mask).exists() {
+        let mask = format!("{}/{name}", masks.display());
+        if file.fate == Fate::Remove
+            || findings.needs(file.tool).is_some()
+            || file.path == mask
+            || Path::new(&mask).exists()
+        {
             continue;
         }
         let made =
-            fs::create_dir_all(MASKS).and_then(|()| std::os::unix::fs::symlink("/dev/null", &mask));
+            fs::create_dir_all(masks).and_then(|()| std::os::unix::fs::symlink("/dev/null", &mask));
         made.map_err(|source| ImportError::File { what: "make", path: mask.clone(), source })?;
         done.push(format!("masked {} by {mask}", file.path));
     }
@@ -188,4 +201,78 @@ fn forget_ifup(name: &str) -> Result<(), ImportError> {
         text.lines().filter(|line| !is_its(line)).map(|line| format!("{line}\n")).collect();
     write(Path::new(IFSTATE), &kept).map_err(failed)?;
     remove(Path::new(&format!("{IFSTATE}.{name}"))).map_err(ImportError::NotSilent)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::import::kernel::Theirs;
+    use crate::import::{FoundFile, Takeover};
+
+    /// A directory of its own, which goes with it.
+    struct Directory(std::path::PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let name = format!("jackfield-import-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            Directory(path)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A udev rule of a package, and eth1, of which the tool has a file.
+    fn with_rule(takeover: Takeover) -> Findings {
+        let rule = format!("/usr/lib/udev/rules.d/{}", CONFIGURE[1]);
+        let its = "/run/systemd/network/70-eth1.network".to_owned();
+        let tool = Tool::Ec2NetUtils2;
+        let file = |path: &str, interface: Option<&str>, fate| FoundFile {
+            path: path.to_owned(),
+            tool,
+            interface: interface.map(str::to_owned),
+            fate,
+        };
+        Findings {
+            tools: vec![(tool, rule.clone())],
+            interfaces: vec![FoundInterface {
+                index: 3,
+                name: "eth1".to_owned(),
+                mac: [2, 0, 0, 0, 0, 3].into(),
+                takeover,
+                needs_tool: false,
+                theirs: Theirs::default(),
+            }],
+            files: vec![
+                file(&rule, None, Fate::Package("amazon-ec2-net-utils".to_owned())),
+                file(&its, Some("eth1"), Fate::Remove),
+            ],
+            ..Findings::default()
+        }
+    }
+
+    #[test]
+    fn a_rule_of_udev_is_masked_but_for_an_interface_that_cannot_be_taken_over() {
+        let masks = Directory::new("masks");
+        let mask = masks.0.join(CONFIGURE[1]);
+        let mut left = with_rule(Takeover::Takes);
+        left.leave(3, "its backend is another manager");
+        let mut done = Vec::new();
+        mask_rules(&left, &masks.0, &mut done).unwrap();
+        assert_eq!(done, [""; 0]);
+        assert_eq!(left.files[0].fate, Fate::Needed("eth1".to_owned()));
+        assert!(fs::symlink_metadata(&mask).is_err());
+        // The primary is left anyway.
+        let mut primary = with_rule(Takeover::Leaves("the primary".to_owned()));
+        primary.leave(3, "the primary");
+        mask_rules(&primary, &masks.0, &mut done).unwrap();
+        assert_eq!(done.len(), 1);
+        assert_eq!(fs::read_link(&mask).unwrap(), Path::new("/dev/null"));
+    }
 }
