@@ -161,7 +161,7 @@ proptest! {
                 ended.insert(of);
             } else {
                 let late = ended.contains(&of) && !removes_addresses;
-                prop_assert!(!late, "{change} is late in\n{}", show(&[plan.clone()]));
+                prop_assert!(!late, "{change} is late in\n{}", show(std::slice::from_ref(&plan)));
             }
         }
     }
