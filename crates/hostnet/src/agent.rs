@@ -197,11 +197,13 @@ struct Made {
     drift: bool,
     /// When they were made.
     applied_at: Instant,
+    /// When they are verified at the latest.
+    verified_at: Instant,
 }
 
 impl Made {
-    /// When they are verified at the latest.
-    fn verify(&self) -> Instant {
+    /// Until when what was made is left in peace.
+    fn peace(&self) -> Instant {
         self.applied_at + VERIFYING
     }
 
@@ -298,14 +300,18 @@ impl Agent {
             if (self.look || self.meet) && !self.is_left_in_peace() {
                 self.meet = false;
                 let looked = match std::mem::take(&mut self.look) {
-                    true => self.reconcile(),
+                    true => self.reconcile().inspect(|()| self.configuration.is_in_effect = true),
                     false => self.see().map(|snapshot| self.seen = Some(snapshot)),
                 };
                 match looked {
                     // Too much goes on to see it whole: again, when it is calmer.
                     Err(AgentError::Kernel(error @ KernelError::Unsettled { .. })) => {
                         debug!("{error}");
-                        self.retry = Some((Instant::now() + FIRST_RETRY, FIRST_RETRY));
+                        let retry = Instant::now() + FIRST_RETRY;
+                        self.retry = Some((retry, FIRST_RETRY));
+                        if let Some(made) = &mut self.made {
+                            made.verified_at = retry;
+                        }
                     }
                     result => result?,
                 }
@@ -328,7 +334,7 @@ impl Agent {
     /// Whether changes were made this instant. The kernel goes on with a device that has come up, and
     /// tells of it: a look now would hold the lock that it needs for that.
     fn is_left_in_peace(&self) -> bool {
-        self.made.as_ref().is_some_and(|made| Instant::now() < made.verify())
+        self.made.as_ref().is_some_and(|made| Instant::now() < made.peace())
     }
 
     /// Waits for something to happen and takes it in. True: a signal says to stop.
@@ -349,6 +355,11 @@ impl Agent {
         let timeout = until.saturating_duration_since(Instant::now());
         // Rounded up: a wake-up before the time would find nothing to do.
         let timeout = Duration::from_millis(timeout.as_millis().saturating_add(1) as u64);
+        // Who asked had it found that there is something to do.
+        let timeout = match self.look && !self.is_left_in_peace() {
+            true => Duration::ZERO,
+            false => timeout,
+        };
         let timeout = Timespec::try_from(timeout).ok();
         let interesting = PollFlags::IN;
         // Without udev's database, or where nothing is forwarded, something else twice.
@@ -418,12 +429,12 @@ impl Agent {
         if over(self.patience) || over(self.retry.map(|(at, _)| at)) {
             self.look_afresh();
         }
-        self.look |= over(self.meeting) || over(self.made.as_ref().map(Made::verify));
+        self.look |= over(self.meeting) || over(self.made.as_ref().map(|made| made.verified_at));
         Ok(false)
     }
 
     fn timers(&self) -> impl Iterator<Item = Instant> {
-        let verify = self.made.as_ref().map(Made::verify);
+        let verify = self.made.as_ref().map(|made| made.verified_at);
         let retry = self.retry.map(|(at, _)| at);
         [self.patience, retry, self.meeting, verify, self.server.until()].into_iter().flatten()
     }
@@ -623,7 +634,8 @@ impl Agent {
         let applied_at = Instant::now();
         // Changes come first.
         self.take_transitions(&view, made.as_ref());
-        self.made = Some(Made { plan: view.plan, applied, drift, applied_at });
+        let verified_at = applied_at + VERIFYING;
+        self.made = Some(Made { plan: view.plan, applied, drift, applied_at, verified_at });
         Ok(())
     }
 

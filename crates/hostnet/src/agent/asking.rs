@@ -116,6 +116,9 @@ impl Agent {
                 Err(error) => return Err(error),
             }
         }
+        if !answers.is_empty() && self.configuration.lacks_doors() {
+            self.open_doors();
+        }
         for answered in answers {
             if answered.round.macs().any(|mac| self.schedule.is_content(mac)) {
                 // What nobody notified is made good by the refresh, also where that tells nothing

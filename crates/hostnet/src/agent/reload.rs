@@ -20,8 +20,12 @@ pub(super) struct Configuration {
     pub(super) read_at: u64,
     /// Why the one that was read last is not in effect.
     pub(super) error: Option<String>,
+    /// Whether what was read was looked at since.
+    pub(super) is_in_effect: bool,
     /// Who asked for it, and is answered when it is in effect.
     pub(super) answering: BTreeSet<u64>,
+    /// Why doors that are configured are not open.
+    closed: BTreeSet<String>,
     /// Where the doors lead that are open.
     api: Option<PathBuf>,
     metrics: Option<MetricsAddress>,
@@ -33,10 +37,17 @@ impl Configuration {
             file,
             read_at: requests::time(),
             error: None,
+            is_in_effect: false,
             answering: BTreeSet::new(),
+            closed: BTreeSet::new(),
             api: None,
             metrics: None,
         }
+    }
+
+    /// Whether a door that is configured is not open.
+    pub(super) fn lacks_doors(&self) -> bool {
+        !self.closed.is_empty()
     }
 }
 
@@ -55,14 +66,18 @@ fn needs_a_restart(now: &AgentConfig, wanted: &AgentConfig) -> Option<&'static s
 }
 
 impl Agent {
-    /// Opens the sockets that are configured. The network works without them.
+    /// Opens the sockets that are configured, where they are not open. The network works without them.
     pub(super) fn open_doors(&mut self) {
         let config = self.machine.config().agent.clone();
-        for result in [self.open_api(&config), self.open_metrics(&config)] {
-            if let Err(error) = result {
-                warn!(event = "no-socket"; "{error}; 'jackfield reload' tries it again");
+        let mut failed = BTreeSet::new();
+        let opened = [self.open_api(&config), self.open_metrics(&config)];
+        for error in opened.into_iter().filter_map(Result::err) {
+            if !self.configuration.closed.contains(&error) {
+                warn!(event = "no-socket"; "{error}; it is tried again");
             }
+            failed.insert(error);
         }
+        self.configuration.closed = failed;
     }
 
     fn open_api(&mut self, config: &AgentConfig) -> Result<(), String> {
@@ -133,10 +148,20 @@ impl Agent {
                 "agent.{key} cannot change while the agent runs: restart it, or change it back"
             ));
         }
-        let opened = self.open_api(&config.agent).and_then(|()| self.open_metrics(&config.agent));
+        // What could not be opened before and is wanted still is no fault of the file.
+        let opened = match before.api_path() == config.agent.api_path() {
+            true => Ok(()),
+            false => self.open_api(&config.agent),
+        };
+        let opened = opened.and_then(|()| match before.metrics == config.agent.metrics {
+            true => Ok(()),
+            false => self.open_metrics(&config.agent),
+        });
         if let Err(error) = opened {
             // Back to what was there.
-            if let Err(error) = self.open_api(&before) {
+            if before.api_path() != config.agent.api_path()
+                && let Err(error) = self.open_api(&before)
+            {
                 warn!("{error}");
             }
             return Err(error);
@@ -146,10 +171,12 @@ impl Agent {
             self.schedule.set_refresh(now, config.agent.refresh);
         }
         self.machine.configure(config);
+        self.open_doors();
         // What differs from now on, nobody else has changed; and what is left alone is tried again.
         (self.settled, self.wanted, self.retry) = (None, None, None);
         self.contest = Contest::default();
         self.machine.forget_neighbours();
+        self.configuration.is_in_effect = false;
         self.look_afresh();
         Ok(())
     }

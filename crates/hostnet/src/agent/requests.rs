@@ -85,6 +85,12 @@ impl Service {
 impl Agent {
     /// Takes note of whether the metadata service answered, and says so where that is new.
     pub(super) fn take_note_of_service(&mut self, now: Instant, answer: &Answer, round: &Round) {
+        // One that no thread could ask told nothing.
+        let asked = answer.primary.is_some()
+            || round.macs().any(|mac| answer.interfaces.contains_key(&mac));
+        if !asked {
+            return;
+        }
         let failing = self.metadata.error.is_some();
         match answer.error() {
             Some(error) if !failing => warn!(
@@ -97,11 +103,8 @@ impl Agent {
             }
             _ => {}
         }
-        // One that no thread could ask told nothing.
-        let asked = answer.primary.is_some()
-            || round.macs().any(|mac| answer.interfaces.contains_key(&mac));
         self.metadata.error = answer.error().cloned();
-        if asked && self.metadata.error.is_none() {
+        if self.metadata.error.is_none() {
             self.metadata.heard = Some(now);
         }
     }
@@ -109,13 +112,20 @@ impl Agent {
     /// When who asks is answered; `None`: nobody asks. What has just been changed is left in peace, what
     /// is about to be plugged comes first, and before metadata has said anything there is little to tell.
     pub(super) fn serves_from(&self) -> Option<Instant> {
-        let made = self.made.as_ref().map(Made::verify);
+        let made = self.made.as_ref().map(Made::peace);
         let heard = self.metadata.error.is_some() || self.metadata.heard.is_some();
         let first = (!heard).then(|| self.began.at + FIRST);
-        let asked = self.server.asked()?;
+        // Whom a reload is to be answered to waits for what it is about.
+        let waits = |id: u64| !self.is_in_effect() && self.configuration.answering.contains(&id);
+        let asked = self.server.asked(|id| !waits(id))?;
         let is_busy = self.meeting.is_some() || self.schedule.is_asking();
         let held = is_busy.then(|| asked + COURTESY);
         [made, first, held].into_iter().flatten().max().or(Some(asked))
+    }
+
+    /// Whether the configuration that was read last is in effect.
+    fn is_in_effect(&self) -> bool {
+        self.configuration.is_in_effect && !self.look && self.made.is_none()
     }
 
     /// Answers who asks, one request of each.
@@ -129,8 +139,7 @@ impl Agent {
         self.configuration.answering.retain(|waits| requests.iter().any(|(id, _)| id == waits));
         for (id, request) in requests {
             if self.configuration.answering.contains(&id) {
-                // Once it is in effect.
-                if !self.look && self.made.is_none() {
+                if self.is_in_effect() {
                     self.configuration.answering.remove(&id);
                     self.server.answer(id, &Reply::Object(json!({})));
                 }

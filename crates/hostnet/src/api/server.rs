@@ -110,10 +110,11 @@ impl Server {
         self.visitors.insert(self.count, Visitor::new(socket, speaks, admitted, now));
     }
 
-    /// Since when somebody waits for the agent's answer; `None`: nobody does.
-    pub(crate) fn asked(&self) -> Option<Instant> {
-        let asked = self.visitors.values().filter(|visitor| visitor.request().is_some());
-        asked.map(|visitor| visitor.active).min()
+    /// Since when one of these waits for the agent's answer; `None`: none does.
+    pub(crate) fn asked(&self, by: impl Fn(u64) -> bool) -> Option<Instant> {
+        let visitors = self.visitors.iter();
+        let asked = visitors.filter(|(id, visitor)| visitor.request().is_some() && by(**id));
+        asked.map(|(_, visitor)| visitor.active).min()
     }
 
     /// What is asked, by whom: no more than one request of each.

@@ -1,7 +1,7 @@
 //! Sockets that are listened on, and how they are reached.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use jackfield_kernel::Peer;
 use rustix::fs::Mode;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{
+    Timeout, set_ip_freebind, set_ipv6_freebind, set_socket_reuseaddr, set_socket_timeout,
+};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
     socket_with,
@@ -58,16 +60,17 @@ impl Door {
         Self::at(path, Mode::RUSR | Mode::WUSR, Speaks::Varlink)
     }
 
-    /// The socket of metrics. At a path, it is for whoever may go there.
+    /// The socket of metrics. At a path, it is for whoever may go there. An address need not be there yet.
     ///
     /// # Errors
     /// Where it cannot be made there, or somebody listens there.
     pub(crate) fn metrics(address: &MetricsAddress) -> io::Result<Self> {
         match address {
             MetricsAddress::Tcp(address) => {
-                let socket = TcpListener::bind(address)?;
-                socket.set_nonblocking(true)?;
-                Ok(Door { socket: socket.into(), file: None, speaks: Speaks::Http })
+                let socket = tcp_socket(*address)?;
+                bind(&socket, address)?;
+                listen(&socket, BACKLOG)?;
+                Ok(Door { socket, file: None, speaks: Speaks::Http })
             }
             MetricsAddress::Unix(path) => {
                 let everybody = Mode::from_raw_mode(0o666);
@@ -166,6 +169,18 @@ fn has_net_admin(status: &str) -> bool {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     effective.is_some_and(|set| set & NET_ADMIN != 0)
+}
+
+fn tcp_socket(address: SocketAddr) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    set_socket_reuseaddr(&socket, true)?;
+    match address {
+        SocketAddr::V4(_) => set_ip_freebind(&socket, true)?,
+        SocketAddr::V6(_) => set_ipv6_freebind(&socket, true)?,
+    }
+    Ok(socket)
 }
 
 fn unix_socket(flags: SocketFlags) -> io::Result<OwnedFd> {

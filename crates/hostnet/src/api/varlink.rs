@@ -27,7 +27,7 @@ error InterfaceNotFound (interface: string)
 error MethodNotFound (method: string)
 error MethodNotImplemented (method: string)
 error InvalidParameter (parameter: string)
-error PermissionDenied ()
+error PermissionDenied (text: string)
 error ExpectedMore ()
 ";
 

@@ -112,10 +112,10 @@ fn a_journal_that_hangs_costs_messages_and_nothing_else() {
     let fill = || {
         let other = UnixDatagram::unbound().unwrap();
         other.set_nonblocking(true).unwrap();
-        let full = || other.send_to(b"MESSAGE=x\n", "/run/systemd/journal/socket").is_err();
-        while !full() {}
+        let send = || other.send_to(b"MESSAGE=x\n", "/run/systemd/journal/socket").is_ok();
+        std::iter::repeat_with(send).take_while(|sent| *sent).count()
     };
-    stage.a.run(fill).unwrap();
+    let full = stage.a.run(fill).unwrap();
     let (_process, _config) = start(&stage.a, BEFORE_JOURNAL);
     let attached = stage.attach(2, 1, 2);
     configured_within(&stage.a, &attached, PATIENCE);
@@ -125,14 +125,14 @@ fn a_journal_that_hangs_costs_messages_and_nothing_else() {
     eventually("it is put back", PATIENCE, || rules() == before);
 
     // Once it reads again, what was lost is said.
-    journal.set_nonblocking(true).unwrap();
-    while journal.recv(&mut [0; 4096]).is_ok() {}
-    journal.set_nonblocking(false).unwrap();
+    for _ in 0..full {
+        assert_eq!(value(&next(&journal), "MESSAGE").as_deref(), Some("x"));
+    }
     stage.lab.detach(attached.mac).unwrap();
     let told = next(&journal);
     let text = value(&told, "MESSAGE").unwrap();
     let (count, what) = text.split_once(' ').unwrap();
-    assert!(count.parse::<u32>().unwrap() >= 3, "{text}");
+    assert!(count.parse::<u32>().unwrap() >= 2, "{text}");
     assert_eq!(what, "messages lost: the journal did not take them");
     assert_eq!(value(&told, "PRIORITY").as_deref(), Some("4"));
     while value(&next(&journal), "JACKFIELD_EVENT").as_deref() != Some("unplugged") {}

@@ -147,9 +147,34 @@ fn an_address_that_is_taken_keeps_the_network_from_nothing() {
     configured_within(&stage.a, &attached, PATIENCE);
     let warned =
         |line: &String| line.contains("warning: agent.metrics: cannot listen on 127.0.0.1");
-    assert_eq!(agent.log().iter().filter(|line| warned(line)).count(), 1, "{:#?}", agent.log());
+    // What else the file says is not kept from taking effect.
+    succeed(&stage.a, &["reload"]);
     drop(taken);
+    agent.configure(&format!("{config}refresh = \"1s\"\n"));
     succeed(&stage.a, &["reload"]);
     scrape(&stage.a);
+    assert_eq!(agent.log().iter().filter(|line| warned(line)).count(), 1, "{:#?}", agent.log());
+    agent.stop();
+}
+
+#[test]
+fn an_address_that_is_taken_is_tried_again_and_one_that_is_not_there_yet_is_listened_on() {
+    let stage = Stage::new();
+    let taken = stage.a.run(|| std::net::TcpListener::bind("127.0.0.1:9106")).unwrap().unwrap();
+    let config = format!("{LAB_CONFIG}refresh = \"1s\"\n");
+    let agent = Agent::with_config(&stage.a, &format!("{config}metrics = \"127.0.0.1:9106\"\n"));
+    agent.wait_until_started();
+    drop(taken);
+    let connect = |to: &'static str| stage.a.run(move || TcpStream::connect(to)).unwrap().is_ok();
+    eventually("it is tried again", PATIENCE, || connect("127.0.0.1:9106"));
+
+    for (address, to) in
+        [("192.0.2.77", "192.0.2.77:9106"), ("2001:db8:77::1", "[2001:db8:77::1]:9106")]
+    {
+        agent.configure(&format!("{config}metrics = \"{to}\"\n"));
+        succeed(&stage.a, &["reload"]);
+        shell(&stage.a, &format!("ip address add {address} dev lo"));
+        eventually("it is reached", PATIENCE, || connect(to));
+    }
     agent.stop();
 }
