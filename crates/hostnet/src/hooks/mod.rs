@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use crate::change::{Change, Edit};
 use crate::config::Config;
 use crate::machine::View;
-use crate::snapshot::MAIN;
 use crate::transitions::{Transition, Transitions};
 
 pub use programs::{Program, Programs, Refused};
@@ -97,18 +96,12 @@ impl Hooks {
     fn tell_of_left_over(&self, config: &Config, removed: &[Change], named: Option<&str>) {
         let table_base = config.agent.table_base;
         let mut gone: BTreeMap<u32, Facts> = BTreeMap::new();
-        for change in removed.iter().filter(|change| change.interface.is_none()) {
-            let (table, source) = match &change.edit {
-                Edit::RemoveRule(rule) => match rule.action {
-                    jackfield_kernel::RuleAction::Table(table) => (table, rule.source),
-                    _ => continue,
-                },
-                Edit::RemoveRoute(route) => (route.table, None),
-                _ => continue,
+        for change in removed {
+            let Some(table) = change.table_of_gone(table_base) else { continue };
+            let source = match &change.edit {
+                Edit::RemoveRule(rule) => rule.source,
+                _ => None,
             };
-            if table == MAIN || table < table_base {
-                continue;
-            }
             let facts = gone.entry(table).or_insert_with(|| Facts::of_table(table, table_base));
             let alone = source.filter(|source| source.prefix_len() == source.max_prefix_len());
             facts.addresses.extend(alone.map(|address| address.to_string()));
