@@ -441,6 +441,29 @@ fn what_is_left_of_one_interface_is_not_told_of_another() {
 }
 
 #[test]
+fn what_a_command_did_is_told_also_where_the_kernel_refuses_another_part_of_it() {
+    let stage = Stage::new();
+    let hooks = Hooks::new("refused");
+    hooks.program("10-record", 0o755, &format!("sleep 0.1\n{RECORD}"));
+    let config = ConfigFile::new(&hooks.config("30s"));
+    let first = stage.attach(2, 1, 1);
+    stage.attach(1, 2, 1);
+    let output = jackfield_with(&stage.a, &config, &["scan"]);
+    assert!(output.status.success(), "{output:?}");
+    stage.lab.detach(first.mac).unwrap();
+    // No setting of eth2 can be put back.
+    let settings = "/proc/sys/net";
+    shell(
+        &stage.a,
+        &format!("mount --bind {settings} {settings}; mount -o remount,bind,ro {settings}"),
+    );
+    let (_, said) = failure(&jackfield_with(&stage.a, &config, &["unplug", "eth2"]));
+    assert!(said.contains("refused"), "{said}");
+    let lines = hooks.lines();
+    assert!(lines.iter().any(|line| line == "gone  "), "{lines:?}");
+}
+
+#[test]
 fn a_directory_of_programs_that_is_no_absolute_path_is_refused() {
     let stage = Stage::new();
     let config = ConfigFile::new("[hooks]\ndirectory = \"hooks.d\"\n");
