@@ -14,6 +14,7 @@ mod programs;
 mod run;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::change::{Change, Edit};
 use crate::config::Config;
@@ -29,21 +30,29 @@ use facts::Facts;
 /// The hooks of one process.
 pub(crate) struct Hooks {
     transitions: Transitions,
+    /// The directory that was there at the last look, whose programs were told of what there is.
+    directory: Option<PathBuf>,
     crew: Crew,
 }
 
 impl Default for Hooks {
     fn default() -> Self {
-        Hooks { transitions: Transitions::with_primary(), crew: Crew::default() }
+        Hooks { transitions: Transitions::with_primary(), directory: None, crew: Crew::default() }
     }
 }
 
 impl Hooks {
     /// Tells of what a look showed to be new. Where there is no directory, nothing is worked out: who
-    /// makes one later is told of everything that is there.
+    /// makes one later, or names another one, is told of everything that is there.
     pub(crate) fn observe(&mut self, config: &Config, view: &View) {
-        if !config.hooks.directory.is_dir() {
+        let directory = &config.hooks.directory;
+        if !directory.is_dir() {
+            self.directory = None;
             return;
+        }
+        if self.directory.as_ref() != Some(directory) {
+            self.directory = Some(directory.clone());
+            self.transitions = Transitions::with_primary();
         }
         for transition in self.transitions.take(view) {
             self.add(config, event(transition, config.agent.table_base));
