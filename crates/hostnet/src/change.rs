@@ -130,6 +130,20 @@ impl Change {
         }
     }
 
+    /// The table, from this one on, that it removes a rule or a route of, of an interface that is gone.
+    pub(crate) fn table_of_gone(&self, table_base: u32) -> Option<u32> {
+        let table = match &self.edit {
+            Edit::RemoveRule(rule) => match rule.action {
+                RuleAction::Table(table) => table,
+                _ => return None,
+            },
+            Edit::RemoveRoute(route) => route.table,
+            _ => return None,
+        };
+        let of_interface = table != MAIN && table >= table_base;
+        (self.interface.is_none() && of_interface).then_some(table)
+    }
+
     /// `add`, `remove` or `change`.
     pub fn action(&self) -> &'static str {
         match &self.edit {

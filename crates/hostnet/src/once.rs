@@ -222,15 +222,10 @@ impl Session {
         };
         let report = self.until_settled(&Scope::Everything, deadline, &chosen);
         // What is gone is cleaned up also where what is there cannot be plugged.
-        if matches!(report, Err(OnceError::Metadata(_))) {
-            let view = self.view(&Scope::Everything)?;
-            let made = self.make(&view.plan)?;
-            self.tell_hooks(&Scope::Everything, &made, None)?;
-            if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
-                self.hooks.wait();
-                return Err(OnceError::Manager(text));
-            }
-        }
+        let report = match report {
+            Err(OnceError::Metadata(_)) => self.make_all(&Scope::Everything, None).and(report),
+            _ => report,
+        };
         self.hooks.wait();
         report
     }
@@ -255,9 +250,11 @@ impl Session {
             let round = deadline.min(Instant::now() + patience);
             let heard = self.ask_about(&snapshot, round);
             let view = self.view(scope)?;
-            let made = self.make(&view.plan)?;
-            self.tell_hooks(scope, &made, None)?;
-            report.changes.extend(made);
+            let made = self.make(&view.plan);
+            // Also of what was made before something was refused.
+            let told = self.tell_hooks(scope, &view.plan, None);
+            report.changes.extend(made?);
+            told?;
             let waiting = view.desired.interfaces.iter().find_map(|interface| {
                 let waits = chosen(interface)
                     && matches!(
@@ -340,7 +337,9 @@ impl Session {
         }
         // What is left of one that is gone is not that of one that is here.
         let missing = if let [name] = missing[..] { Some(name) } else { None };
-        report.changes = self.take_away(&Scope::Unplug(unplugged), missing)?;
+        let changes = self.make_all(&Scope::Unplug(unplugged), missing);
+        self.hooks.wait();
+        report.changes = changes?;
         Ok(report)
     }
 
@@ -355,24 +354,24 @@ impl Session {
         }
         let (snapshot, _) = self.machine.look()?;
         self.begin_hooks(&snapshot);
-        let changes = self.take_away(&Scope::Nothing, None)?;
-        Ok(Report { changes, remarks: Vec::new() })
+        let changes = self.make_all(&Scope::Nothing, None);
+        self.hooks.wait();
+        Ok(Report { changes: changes?, remarks: Vec::new() })
     }
 
-    /// `missing`: the one interface that was named and is not here.
-    fn take_away(
-        &mut self,
-        scope: &Scope,
-        missing: Option<&str>,
-    ) -> Result<Vec<Change>, OnceError> {
+    /// Makes all that follows from what is known, until other managers have done their part, and has
+    /// programs told of what was made, also where not all of it was. `missing`: the one interface that
+    /// was named and is not here.
+    fn make_all(&mut self, scope: &Scope, missing: Option<&str>) -> Result<Vec<Change>, OnceError> {
         let view = self.view(scope)?;
-        let changes = self.make(&view.plan)?;
-        if let Some(text) = self.machine.wait_for_managers(MANAGERS) {
-            return Err(OnceError::Manager(text));
-        }
-        self.tell_hooks(scope, &changes, missing)?;
-        self.hooks.wait();
-        Ok(changes)
+        let made =
+            self.make(&view.plan).and_then(|made| match self.machine.wait_for_managers(MANAGERS) {
+                None => Ok(made),
+                Some(text) => Err(OnceError::Manager(text)),
+            });
+        let told = self.tell_hooks(scope, &view.plan, missing);
+        let made = made?;
+        told.map(|()| made)
     }
 
     /// Takes note of what is there before anything is done, where programs are to be told of it.
@@ -391,12 +390,15 @@ impl Session {
     fn tell_hooks(
         &mut self,
         scope: &Scope,
-        made: &[Change],
+        plan: &Plan,
         missing: Option<&str>,
     ) -> Result<(), OnceError> {
         if self.tells_hooks {
             let view = self.view(scope)?;
-            self.hooks.observe_made(self.machine.config(), &view, made, missing);
+            // What was refused is to be done still.
+            let mut made = plan.changes.clone();
+            made.retain(|change| !view.plan.changes.contains(change));
+            self.hooks.observe_made(self.machine.config(), &view, &made, missing);
         }
         Ok(())
     }

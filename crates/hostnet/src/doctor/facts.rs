@@ -282,8 +282,11 @@ impl Facts {
             self.nf_tables = Some(Nftables::open()?.is_some());
             self.firewall = self.privileged.then(firewall_marks).flatten();
         }
-        self.predecessors =
-            UBUNTU_EC2NET.into_iter().filter(|it| Path::new(it).exists()).map(Into::into).collect();
+        self.predecessors = UBUNTU_EC2NET
+            .into_iter()
+            .filter(|it| does_something(Path::new(it)))
+            .map(Into::into)
+            .collect();
         self.installed = INSTALLED
             .iter()
             .map(|(name, places, text)| {
@@ -338,6 +341,11 @@ fn ask_agent() -> (Option<u32>, Option<Status>) {
     let Ok(mut agent) = AgentClient::connect(AGENT) else { return (None, None) };
     let told = agent.call("Status", &json!({ "interfaces": [] })).ok();
     (agent.pid(), told.and_then(|told| serde_json::from_value(told).ok()))
+}
+
+/// Whether a file is there, and not a link to /dev/null, which says that nothing is to be there.
+fn does_something(path: &Path) -> bool {
+    fs::canonicalize(path).is_ok_and(|file| file != Path::new("/dev/null"))
 }
 
 /// The units that `systemctl show` tells of: lines of `Key=value`, an empty one between units.
@@ -434,6 +442,18 @@ mod tests {
         };
         assert_eq!(units(text), [agent, unit(SCAN_UNIT, "", "inactive")]);
         assert_eq!(units(""), []);
+    }
+
+    #[test]
+    fn what_is_masked_does_nothing() {
+        let link = std::env::temp_dir().join(format!("jackfield-masked-{}", std::process::id()));
+        assert!(!does_something(&link));
+        for (to, expected) in [("/dev/null", false), ("/proc/self/status", true)] {
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            let found = does_something(&link);
+            fs::remove_file(&link).unwrap();
+            assert_eq!(found, expected, "{to}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jackfield_kernel::Link;
-use jackfield_metadata::MacAddr;
+use jackfield_metadata::{InterfaceId, MacAddr};
 
 use super::{Facts, Finding, some};
 use crate::config::{Identity, Mtu};
@@ -104,10 +104,9 @@ fn group(facts: &Facts) -> Finding {
 /// Rules and routes of ours that are nobody's any more.
 fn left_over(facts: &Facts) -> Finding {
     const CHECK: &str = "left-over";
-    let removed = facts
-        .changes
-        .iter()
-        .filter(|change| change.interface.is_none() && change.action() == "remove");
+    // What says which rules are asked belongs to those that are here too.
+    let base = facts.config.agent.table_base;
+    let removed = facts.changes.iter().filter(|change| change.table_of_gone(base).is_some());
     let left: Vec<String> = removed.map(ToString::to_string).collect();
     if left.is_empty() {
         return Finding::ok(CHECK, "nothing is left of interfaces that are gone");
@@ -133,9 +132,12 @@ fn mtu(facts: &Facts) -> Vec<Finding> {
         let names: Vec<&str> = std::iter::once(is.name.as_str())
             .chain(is.alternative_names.iter().map(String::as_str))
             .collect();
+        let status = facts.status.iter().find(|status| status.ifindex == interface.index);
+        let interface_id: Option<InterfaceId> =
+            status.and_then(|status| status.interface_id.as_ref()?.parse().ok());
         let identity = Identity {
             mac: interface.mac,
-            interface_id: None,
+            interface_id: interface_id.as_ref(),
             device_number: interface.slot.map(|slot| slot.device),
             network_card: interface.slot.map(|slot| slot.card),
             names: &names,
@@ -163,9 +165,11 @@ fn mtu(facts: &Facts) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use jackfield_kernel::{Family, Rule, RuleAction};
+
     use super::*;
     use crate::change::{Change, Edit};
-    use crate::config::Backend;
+    use crate::config::{Backend, Config};
     use crate::desired::{DesiredInterface, Device, Role};
     use crate::doctor::Outcome::{self, NotApplicable, Ok, Warning};
 
@@ -241,11 +245,7 @@ mod tests {
 
     #[test]
     fn what_is_left_over_goes_by_a_scan_where_no_agent_sees_to_it() {
-        let rule = jackfield_kernel::Rule::new(
-            jackfield_kernel::Family::V4,
-            14_100,
-            jackfield_kernel::RuleAction::Table(10_001),
-        );
+        let rule = Rule::new(Family::V4, 14_100, RuleAction::Table(10_001));
         let change = Change { interface: None, edit: Edit::RemoveRule(rule) };
         let mut facts = Facts { changes: vec![change], ..Facts::default() };
         assert_eq!(left_over(&facts).result, BAD);
@@ -253,6 +253,16 @@ mod tests {
         facts.agent_runs = true;
         assert_eq!(left_over(&facts).result, Warning);
         facts.changes.clear();
+        assert_eq!(left_over(&facts).result, Ok);
+        // Rules of all interfaces, which those that are here may not need any more.
+        let rule = |priority, action| Change {
+            interface: None,
+            edit: Edit::RemoveRule(Rule::new(Family::V4, priority, action)),
+        };
+        facts.changes = vec![
+            rule(14_000, RuleAction::Table(crate::snapshot::MAIN)),
+            rule(14_010, RuleAction::Goto(14_100)),
+        ];
         assert_eq!(left_over(&facts).result, Ok);
     }
 
@@ -279,6 +289,17 @@ mod tests {
         assert_eq!(results(&mtu(&facts)), [("mtu", Ok)]);
         facts.snapshot.links[1].mtu = 1500;
         assert_eq!(results(&mtu(&facts)), [("mtu", Warning)]);
+        // One alone is to keep what it has, and it is the one.
+        let of_one =
+            "[[interface]]\nmatch.interface_id = \"eni-0123456789abcdef0\"\nmtu = \"keep\"\n";
+        facts.config = Config::parse(of_one, std::path::Path::new("config.toml")).unwrap();
+        assert_eq!(results(&mtu(&facts)), [("mtu", Warning)]);
+        facts.status = vec![InterfaceStatus {
+            interface_id: Some("eni-0123456789abcdef0".to_owned()),
+            ..status(State::Configured, &[])
+        }];
+        assert_eq!(results(&mtu(&facts)), [("mtu", Ok)]);
+        facts.config = Config::default();
         facts.config.defaults.mtu = Mtu::Keep;
         assert_eq!(results(&mtu(&facts)), [("mtu", Ok)]);
     }

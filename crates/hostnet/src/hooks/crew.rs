@@ -89,10 +89,17 @@ impl Crew {
         }
     }
 
-    /// Waits until nothing is left to run.
+    /// Waits until nothing is left to run. Where no thread could be started, this one runs it.
     pub(super) fn wait(&self) {
         let mut state = self.0.state();
-        while state.threads > 0 {
+        while state.threads > 0 || !state.waiting.is_empty() {
+            if state.threads == 0 {
+                state.threads += 1;
+                drop(state);
+                work(&self.0);
+                state = self.0.state();
+                continue;
+            }
             state = self.0.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -152,5 +159,44 @@ fn tell(shared: &Shared, config: &HooksConfig, event: &Event, stop: &OwnedFd) {
             return;
         }
         run(&program, event, config.timeout, stop.as_fd());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::hooks::events::Kind;
+    use crate::hooks::facts::Facts;
+
+    #[test]
+    fn who_waits_runs_what_no_thread_could_be_started_for() {
+        let name = format!("jackfield-crew-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let out = directory.join("out.d");
+        let hook = directory.join("10-a");
+        let script = format!("#!/bin/sh\necho $JACKFIELD_EVENT >> {}\n", out.display());
+        std::fs::write(&hook, script).unwrap();
+        for path in [&directory, &hook] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let config = HooksConfig { directory: directory.clone(), ..HooksConfig::default() };
+        let crew = Crew::default();
+        // As after a thread that did not start.
+        let mut state = crew.0.state();
+        state.stop = Some(Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap()));
+        state.config = config;
+        for kind in [Kind::Gone, Kind::Ready] {
+            let event = Event { kind, interface: Facts::default(), before: None };
+            state.queues.entry("eth1".to_owned()).or_default().push(event);
+        }
+        state.waiting.push_back("eth1".to_owned());
+        drop(state);
+        crew.wait();
+        let told = std::fs::read_to_string(&out);
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(told.unwrap(), "gone\nready\n");
     }
 }

@@ -14,11 +14,11 @@ mod programs;
 mod run;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::change::{Change, Edit};
 use crate::config::Config;
 use crate::machine::View;
-use crate::snapshot::MAIN;
 use crate::transitions::{Transition, Transitions};
 
 pub use programs::{Program, Programs, Refused};
@@ -30,21 +30,29 @@ use facts::Facts;
 /// The hooks of one process.
 pub(crate) struct Hooks {
     transitions: Transitions,
+    /// The directory that was there at the last look, whose programs were told of what there is.
+    directory: Option<PathBuf>,
     crew: Crew,
 }
 
 impl Default for Hooks {
     fn default() -> Self {
-        Hooks { transitions: Transitions::with_primary(), crew: Crew::default() }
+        Hooks { transitions: Transitions::with_primary(), directory: None, crew: Crew::default() }
     }
 }
 
 impl Hooks {
     /// Tells of what a look showed to be new. Where there is no directory, nothing is worked out: who
-    /// makes one later is told of everything that is there.
+    /// makes one later, or names another one, is told of everything that is there.
     pub(crate) fn observe(&mut self, config: &Config, view: &View) {
-        if !config.hooks.directory.is_dir() {
+        let directory = &config.hooks.directory;
+        if !directory.is_dir() {
+            self.directory = None;
             return;
+        }
+        if self.directory.as_ref() != Some(directory) {
+            self.directory = Some(directory.clone());
+            self.transitions = Transitions::with_primary();
         }
         for transition in self.transitions.take(view) {
             self.add(config, event(transition, config.agent.table_base));
@@ -97,18 +105,12 @@ impl Hooks {
     fn tell_of_left_over(&self, config: &Config, removed: &[Change], named: Option<&str>) {
         let table_base = config.agent.table_base;
         let mut gone: BTreeMap<u32, Facts> = BTreeMap::new();
-        for change in removed.iter().filter(|change| change.interface.is_none()) {
-            let (table, source) = match &change.edit {
-                Edit::RemoveRule(rule) => match rule.action {
-                    jackfield_kernel::RuleAction::Table(table) => (table, rule.source),
-                    _ => continue,
-                },
-                Edit::RemoveRoute(route) => (route.table, None),
-                _ => continue,
+        for change in removed {
+            let Some(table) = change.table_of_gone(table_base) else { continue };
+            let source = match &change.edit {
+                Edit::RemoveRule(rule) => rule.source,
+                _ => None,
             };
-            if table == MAIN || table < table_base {
-                continue;
-            }
             let facts = gone.entry(table).or_insert_with(|| Facts::of_table(table, table_base));
             let alone = source.filter(|source| source.prefix_len() == source.max_prefix_len());
             facts.addresses.extend(alone.map(|address| address.to_string()));

@@ -441,6 +441,56 @@ fn what_is_left_of_one_interface_is_not_told_of_another() {
 }
 
 #[test]
+fn what_a_command_did_is_told_also_where_the_kernel_refuses_another_part_of_it() {
+    let stage = Stage::new();
+    let hooks = Hooks::new("refused");
+    hooks.program("10-record", 0o755, &format!("sleep 0.1\n{RECORD}"));
+    let config = ConfigFile::new(&hooks.config("30s"));
+    let first = stage.attach(2, 1, 1);
+    stage.attach(1, 2, 1);
+    let output = jackfield_with(&stage.a, &config, &["scan"]);
+    assert!(output.status.success(), "{output:?}");
+    stage.lab.detach(first.mac).unwrap();
+    // No setting of eth2 can be put back.
+    let settings = "/proc/sys/net";
+    shell(
+        &stage.a,
+        &format!("mount --bind {settings} {settings}; mount -o remount,bind,ro {settings}"),
+    );
+    let (_, said) = failure(&jackfield_with(&stage.a, &config, &["unplug", "eth2"]));
+    assert!(said.contains("refused"), "{said}");
+    let lines = hooks.lines();
+    assert!(lines.iter().any(|line| line == "gone  "), "{lines:?}");
+}
+
+#[test]
+fn a_directory_that_is_new_to_the_agent_is_told_of_everything() {
+    let stage = Stage::new();
+    let (hooks, other) = (Hooks::new("old"), Hooks::new("new"));
+    for hooks in [&hooks, &other] {
+        hooks.program("10-record", 0o755, RECORD);
+    }
+    let agent = Agent::with_config(&stage.a, &hooks.config("30s"));
+    hooks.wait_for("ready eth0", 1);
+    agent.configure(&other.config("30s"));
+    succeed(&stage.a, &["reload"]);
+    other.wait_for("ready eth0", 1);
+
+    // One that was away.
+    let away = other.0.join("away");
+    std::fs::rename(other.programs(), &away).unwrap();
+    let attached = stage.attach(2, 1, 1);
+    answers_within(stage.lab.remote(), &stage.a, &attached.addresses, PATIENCE);
+    let works = || interface_in_status(&stage.a, "eth1")["state"] == "configured";
+    eventually("the agent has seen that eth1 works", PATIENCE, works);
+    std::fs::rename(away, other.programs()).unwrap();
+    other.wait_for("ready eth1", 1);
+    other.wait_for("ready eth0", 2);
+    agent.stop();
+    assert_eq!(hooks.lines().len(), 1, "{:?}", hooks.lines());
+}
+
+#[test]
 fn a_directory_of_programs_that_is_no_absolute_path_is_refused() {
     let stage = Stage::new();
     let config = ConfigFile::new("[hooks]\ndirectory = \"hooks.d\"\n");
