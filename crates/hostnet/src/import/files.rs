@@ -41,6 +41,26 @@ pub enum Content {
     Unreadable(String),
 }
 
+impl Content {
+    /// What is there now; `None` where nothing is that may be a tool's.
+    pub(super) fn at(at: &Path) -> Option<Self> {
+        Some(match fs::symlink_metadata(at) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => Content::Unreadable(error.to_string()),
+            Ok(is) if is.is_symlink() => match fs::read_link(at) {
+                Ok(target) => Content::Link(target.to_string_lossy().into_owned()),
+                Err(error) => Content::Unreadable(error.to_string()),
+            },
+            Ok(is) if !is.is_file() => return None,
+            Ok(is) if is.len() > LONGEST => Content::Unreadable("it is too long".to_owned()),
+            Ok(_) => match fs::read(at) {
+                Ok(text) => Content::File(text),
+                Err(error) => Content::Unreadable(error.to_string()),
+            },
+        })
+    }
+}
+
 /// The files of the tools, by their absolute path, and whose package they are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Files {
@@ -73,22 +93,9 @@ impl Files {
     }
 
     fn take(&mut self, root: &Path, path: String) {
-        let at = below(root, &path);
-        let content = match fs::symlink_metadata(&at) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => Content::Unreadable(error.to_string()),
-            Ok(is) if is.is_symlink() => match fs::read_link(&at) {
-                Ok(target) => Content::Link(target.to_string_lossy().into_owned()),
-                Err(error) => Content::Unreadable(error.to_string()),
-            },
-            Ok(is) if !is.is_file() => return,
-            Ok(is) if is.len() > LONGEST => Content::Unreadable("it is too long".to_owned()),
-            Ok(_) => match fs::read(&at) {
-                Ok(text) => Content::File(text),
-                Err(error) => Content::Unreadable(error.to_string()),
-            },
-        };
-        self.files.insert(path, content);
+        if let Some(content) = Content::at(&below(root, &path)) {
+            self.files.insert(path, content);
+        }
     }
 
     fn take_directory(&mut self, root: &Path, directory: &str, wanted: impl Fn(&str) -> bool) {

@@ -17,6 +17,8 @@ mod known;
 mod settings;
 mod silence;
 mod take_over;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -21,7 +21,8 @@ use crate::snapshot::Snapshot;
 
 const MASKS: &str = "/etc/udev/rules.d";
 /// Those that configure interfaces; the others give them names, which they keep.
-const CONFIGURE: [&str; 2] = ["53-ec2-network-interfaces.rules", "99-vpc-policy-routes.rules"];
+pub(super) const CONFIGURE: [&str; 2] =
+    ["53-ec2-network-interfaces.rules", "99-vpc-policy-routes.rules"];
 const NETWORKD_CONFIG: &str = "/etc/systemd/networkd.conf.d/50-jackfield.conf";
 const KEEPS_FOREIGN: &str = include_str!("../../../../packaging/networkd/50-jackfield.conf");
 /// systemd is process 1 (sd_booted(3)).
@@ -29,8 +30,8 @@ const SYSTEMD: &str = "/run/systemd/system";
 /// What `systemctl stop` says of a unit that is not there, such as when its package has gone
 /// (LSB: the program is not installed).
 const NOT_LOADED: i32 = 5;
-const IFSTATE: &str = "/run/network/ifstate";
-const IFSTATE_LOCK: &str = "/run/network/.ifstate.lock";
+/// Where ifupdown remembers what is up.
+const IFUPDOWN: &str = "/run/network";
 /// How long networkd may take to say that it does not manage an interface.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -60,14 +61,14 @@ pub(super) fn silence(
     if findings.has(Tool::UbuntuEc2net) || findings.has(Tool::Ec2NetUtils1) {
         for (it, _) in &links {
             end_clients(&it.name, &mut done)?;
-            forget_ifup(&it.name)?;
+            forget_ifup(Path::new(IFUPDOWN), &it.name)?;
         }
     }
     Ok(done)
 }
 
 /// A rule of udev that is a package's is masked, as udev(7) has it.
-fn mask_rules(
+pub(super) fn mask_rules(
     findings: &Findings,
     masks: &Path,
     done: &mut Vec<String>,
@@ -81,7 +82,8 @@ fn mask_rules(
         if file.fate == Fate::Remove
             || findings.needs(file.tool).is_some()
             || file.path == mask
-            || Path::new(&mask).exists()
+            // A link that leads nowhere is there all the same.
+            || fs::symlink_metadata(&mask).is_ok()
         {
             continue;
         }
@@ -183,96 +185,25 @@ fn is_client_of(pid: Pid, name: &str) -> bool {
 }
 
 /// ifupdown counts the interface as up no more; `ifdown --all` at shutdown leaves it alone.
-fn forget_ifup(name: &str) -> Result<(), ImportError> {
-    let failed = |source| ImportError::File { what: "write", path: IFSTATE.to_owned(), source };
-    if !Path::new(IFSTATE).exists() {
+pub(super) fn forget_ifup(directory: &Path, name: &str) -> Result<(), ImportError> {
+    let state = directory.join("ifstate");
+    let path = state.display().to_string();
+    let failed = |source| ImportError::File { what: "write", path: path.clone(), source };
+    if !state.exists() {
         return Ok(());
     }
     // As ifup does.
     let mut options = fs::File::options();
-    let lock = options.create(true).append(true).open(IFSTATE_LOCK).map_err(failed)?;
+    let lock =
+        options.create(true).append(true).open(directory.join(".ifstate.lock")).map_err(failed)?;
     fcntl_lock(&lock, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
-    let text = fs::read_to_string(IFSTATE).map_err(failed)?;
+    let text = fs::read_to_string(&state).map_err(failed)?;
     let is_its = |line: &&str| line.split('=').next() == Some(name);
-    if !text.lines().any(|line| is_its(&line)) {
-        return Ok(());
+    if text.lines().any(|line| is_its(&line)) {
+        let kept: String =
+            text.lines().filter(|line| !is_its(line)).map(|line| format!("{line}\n")).collect();
+        write(&state, &kept).map_err(failed)?;
     }
-    let kept: String =
-        text.lines().filter(|line| !is_its(line)).map(|line| format!("{line}\n")).collect();
-    write(Path::new(IFSTATE), &kept).map_err(failed)?;
-    remove(Path::new(&format!("{IFSTATE}.{name}"))).map_err(ImportError::NotSilent)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-mod tests {
-    use super::*;
-    use crate::import::kernel::Theirs;
-    use crate::import::{FoundFile, Takeover};
-
-    /// A directory of its own, which goes with it.
-    struct Directory(std::path::PathBuf);
-
-    impl Directory {
-        fn new(name: &str) -> Self {
-            let name = format!("jackfield-import-{name}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir_all(&path).unwrap();
-            Directory(path)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    /// A udev rule of a package, and eth1, of which the tool has a file.
-    fn with_rule(takeover: Takeover) -> Findings {
-        let rule = format!("/usr/lib/udev/rules.d/{}", CONFIGURE[1]);
-        let its = "/run/systemd/network/70-eth1.network".to_owned();
-        let tool = Tool::Ec2NetUtils2;
-        let file = |path: &str, interface: Option<&str>, fate| FoundFile {
-            path: path.to_owned(),
-            tool,
-            interface: interface.map(str::to_owned),
-            fate,
-        };
-        Findings {
-            tools: vec![(tool, rule.clone())],
-            interfaces: vec![FoundInterface {
-                index: 3,
-                name: "eth1".to_owned(),
-                mac: [2, 0, 0, 0, 0, 3].into(),
-                takeover,
-                needs_tool: false,
-                theirs: Theirs::default(),
-            }],
-            files: vec![
-                file(&rule, None, Fate::Package("amazon-ec2-net-utils".to_owned())),
-                file(&its, Some("eth1"), Fate::Remove),
-            ],
-            ..Findings::default()
-        }
-    }
-
-    #[test]
-    fn a_rule_of_udev_is_masked_but_for_an_interface_that_cannot_be_taken_over() {
-        let masks = Directory::new("masks");
-        let mask = masks.0.join(CONFIGURE[1]);
-        let mut left = with_rule(Takeover::Takes);
-        left.leave(3, "its backend is another manager");
-        let mut done = Vec::new();
-        mask_rules(&left, &masks.0, &mut done).unwrap();
-        assert_eq!(done, [""; 0]);
-        assert_eq!(left.files[0].fate, Fate::Needed("eth1".to_owned()));
-        assert!(fs::symlink_metadata(&mask).is_err());
-        // The primary is left anyway.
-        let mut primary = with_rule(Takeover::Leaves("the primary".to_owned()));
-        primary.leave(3, "the primary");
-        mask_rules(&primary, &masks.0, &mut done).unwrap();
-        assert_eq!(done.len(), 1);
-        assert_eq!(fs::read_link(&mask).unwrap(), Path::new("/dev/null"));
-    }
+    // Also after a run that was killed before it came to that.
+    remove(&directory.join(format!("ifstate.{name}"))).map_err(ImportError::NotSilent)
 }

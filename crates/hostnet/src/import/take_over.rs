@@ -16,9 +16,10 @@ use std::{fs, io};
 use jackfield_kernel::{Address, Refusal, Request, Route};
 use serde_json::json;
 
+use super::files::below;
 use super::kernel::{Theirs, without};
 use super::silence::silence;
-use super::{Fate, Files, Findings, Takeover, Tool, find};
+use super::{Content, Fate, Files, Findings, Takeover, Tool, find};
 use crate::api::client::{AgentClient, ClientError};
 use crate::change::{Change, Edit, InterfaceRef};
 use crate::config::Backend;
@@ -115,7 +116,7 @@ impl Session {
             self.make(&look.view.plan)?;
             imported.done = silence(&look.findings, &look.snapshot)?;
             self.remove_from_kernel(&files, only, &look.findings)?;
-            imported.done.extend(remove_files(&look.findings)?);
+            imported.done.extend(remove_files(&look.findings, &files, Path::new("/"))?);
             self.machine().forget_neighbours();
             let taken = look.findings.taken().map(|it| it.index).collect();
             let view = self.view(&Scope::Only(taken))?;
@@ -391,26 +392,39 @@ fn is_the_same_as_ours(theirs: &Address) -> bool {
     alone || theirs.address.addr().is_ipv6()
 }
 
-fn remove_files(findings: &Findings) -> Result<Vec<String>, ImportError> {
+/// Removes them, but what is not any more as it was judged.
+pub(super) fn remove_files(
+    findings: &Findings,
+    files: &Files,
+    root: &Path,
+) -> Result<Vec<String>, ImportError> {
     let mut done = Vec::new();
     for file in findings.files.iter().filter(|file| file.fate == Fate::Remove) {
-        match fs::remove_file(&file.path) {
-            Ok(()) => done.push(format!("removed {}", file.path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(ImportError::File { what: "remove", path: file.path.clone(), source });
+        let at = below(root, &file.path);
+        match Content::at(&at) {
+            None => {}
+            is if is.as_ref() != files.files.get(&file.path) => {
+                done.push(format!("left {}: it was changed meanwhile", file.path));
             }
+            Some(_) => match fs::remove_file(&at) {
+                Ok(()) => done.push(format!("removed {}", file.path)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    let path = file.path.clone();
+                    return Err(ImportError::File { what: "remove", path, source });
+                }
+            },
         }
         // Theirs alone, and gone where nothing else is in it.
-        if let Some(directory) = Path::new(&file.path).parent()
+        if let Some(directory) = at.parent()
             && directory.to_string_lossy().ends_with(".network.d")
         {
             let _ = fs::remove_dir(directory);
         }
     }
     if findings.has(Tool::Ec2NetUtils2) {
-        let _ = fs::remove_dir("/run/amazon-ec2-net-utils/setup-policy-routes");
-        let _ = fs::remove_dir("/run/amazon-ec2-net-utils");
+        let _ = fs::remove_dir(below(root, "/run/amazon-ec2-net-utils/setup-policy-routes"));
+        let _ = fs::remove_dir(below(root, "/run/amazon-ec2-net-utils"));
     }
     Ok(done)
 }

@@ -203,6 +203,33 @@ fn an_address_that_the_kernel_would_take_along_keeps_an_interface_as_it_is() {
 }
 
 #[test]
+fn beside_an_interface_that_is_left_the_tool_stays_whole_and_the_other_is_taken_over() {
+    let place = Place::new();
+    place.configure(Generation::Second);
+    shell(place.a(), "ip address add 10.0.2.77/24 dev eth1");
+    let state_of = |told: &Value, name: &str| {
+        let all = told["interfaces"].as_array().unwrap();
+        all.iter().find(|it| it["name"] == name).unwrap()["state"].clone()
+    };
+    let mask = "/etc/udev/rules.d/99-vpc-policy-routes.rules";
+    let told = place.import(&["--remove"]);
+    assert_eq!(state_of(&told, "eth1"), "left", "{told:#}");
+    assert_eq!(state_of(&told, "eth2"), "taken-over", "{told:#}");
+    assert_eq!(told["steps"], json!([]), "its package is needed");
+    assert!(shell(place.a(), &format!("ls -l {mask} 2>&1 || true")).contains("No such file"));
+    let again = place.import(&["--remove"]);
+    assert_eq!((&again["changes"], &again["done"]), (&json!([]), &json!([])), "{again:#}");
+    // Mended, it is taken over too, and the tool goes.
+    shell(place.a(), "ip address del 10.0.2.77/24 dev eth1");
+    let told = place.import(&["--remove"]);
+    assert_eq!(state_of(&told, "eth1"), "taken-over", "{told:#}");
+    assert_eq!(told["steps"], json!(["apt purge amazon-ec2-net-utils"]));
+    assert_eq!(shell(place.a(), &format!("readlink {mask}")), "/dev/null\n");
+    assert_eq!(place.of_others(), Vec::<String>::new());
+    answers_within(place.stage.lab.remote(), place.a(), &place.addresses(), PATIENCE);
+}
+
+#[test]
 fn tables_that_have_other_numbers_there_are_not_mixed_up() {
     let place = Place::new();
     // The tool goes by the name, which here is the other one's number.
