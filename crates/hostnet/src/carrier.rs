@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use jackfield_kernel::reset_oom_score_adj;
 use jackfield_metadata::MacAddr;
 use log::{debug, info, warn};
 use rustix::fs::MemfdFlags;
@@ -228,6 +229,7 @@ pub(crate) fn run_expecting(
     // What they call is found as they are.
     command.env("PATH", program_path());
     command.args(arguments).stdin(Stdio::null()).stdout(to_log()).stderr(to_log());
+    reset_oom_score_adj(&mut command);
     let status = command.status().map_err(|error| format!("cannot run {}: {error}", said()))?;
     let mut text = Vec::new();
     // What it said is for people: without it there is the status.

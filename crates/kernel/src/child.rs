@@ -1,8 +1,9 @@
-//! Children that do not outlive their parent.
+//! What holds of a child from its start on.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Makes a command start a process that the kernel kills when the thread that starts it ends, for
@@ -31,6 +32,29 @@ pub fn keep_standard_streams_alone(command: &mut Command) {
     };
     // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure makes one
     // system call and allocates nothing.
+    #[allow(unsafe_code)]
+    unsafe {
+        command.pre_exec(before_exec);
+    }
+}
+
+/// Makes a command start a process that is spared no more than others when memory runs out, where this
+/// one is.
+pub fn reset_oom_score_adj(command: &mut Command) {
+    let before_exec = || {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty()) else {
+            return Ok(());
+        };
+        let mut first = [0];
+        if rustix::io::read(&file, &mut first) == Ok(1) && first == *b"-" {
+            // To be spared less is allowed to everybody.
+            let _ = rustix::io::pwrite(&file, b"0", 0);
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure opens, reads,
+    // writes and closes a file by system calls, and allocates nothing.
     #[allow(unsafe_code)]
     unsafe {
         command.pre_exec(before_exec);

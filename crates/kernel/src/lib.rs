@@ -46,7 +46,7 @@ mod traffic_control;
 mod wire;
 
 pub use address::{Address, AddressFlags};
-pub use child::{end_with_parent, keep_standard_streams_alone};
+pub use child::{end_with_parent, keep_standard_streams_alone, reset_oom_score_adj};
 pub use connection_marks::{ConnectionMarks, MarksTable, NftablesState};
 pub use device_events::{
     DeviceAction, DeviceEvent, DeviceEvents, UdevEntries, udev_has_finished, udev_runs,

@@ -7,7 +7,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use jackfield_kernel::{end_with_parent, keep_standard_streams_alone};
+use jackfield_kernel::{end_with_parent, keep_standard_streams_alone, reset_oom_score_adj};
 use log::{Level, info, log, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
@@ -94,6 +94,7 @@ fn start(program: &Program, event: &Event) -> io::Result<Child> {
         .process_group(0);
     keep_standard_streams_alone(&mut command);
     end_with_parent(&mut command);
+    reset_oom_score_adj(&mut command);
     let began = Instant::now();
     loop {
         command.stdin(document(event)?);

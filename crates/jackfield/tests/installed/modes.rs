@@ -36,11 +36,19 @@ fn only_one_of_the_modes_can_be_enabled_and_only_one_runs() {
     assert_eq!(machine.shell(active), "active\ninactive");
     assert_same(&before, &NetworkState::settled(machine.a()));
 
-    // By one step each way.
+    // By one step each way. The unit that was started without an agent stays with one.
+    let plugged = format!("systemctl is-active jackfield-plug@{}.service || true", one.mac);
     for (mode, states) in [(Mode::Udev, "disabled\nenabled"), (Mode::Agent, "enabled\ndisabled")] {
         machine.shell(&format!("systemctl enable --now --force {}", mode.unit()));
         assert_eq!(machine.shell(enabled), states);
         machine.is_active(mode.unit());
+        eventually("its own unit is active", PATIENCE, || machine.shell(&plugged) == "active");
+        // Whatever happens to the device while it is there, it is what its unit is bound to.
+        machine.shell("udevadm trigger --action=change --settle --subsystem-match=net");
+        let properties = machine.shell("udevadm info --query=property /sys/class/net/eth1");
+        let name = format!("/jackfield/{}", one.mac);
+        assert!(properties.contains(&name), "{mode:?}: {properties}");
+        assert_eq!(machine.shell(&plugged), "active", "{mode:?}");
         assert_same(&before, &NetworkState::settled(machine.a()));
     }
 

@@ -9,7 +9,10 @@ use crate::machine::Machine;
 use crate::package::{Mode, packages};
 
 /// What it says on standard error is logged as a warning, by whoever runs it.
-const HOOK: &str = "#!/bin/sh\necho \"the hook was told: $JACKFIELD_EVENT as $(id -un)\" >&2\n";
+const HOOK: &str = "#!/bin/sh\necho \"the hook was told: $JACKFIELD_EVENT as $(id -un), \
+                    $(cat /proc/self/oom_score_adj)\" >&2\n";
+/// As ifup leaves the DHCP client.
+const LEAVES: &str = "#!/bin/sh\nsetsid sleep 1000 >/dev/null 2>&1 &\n";
 
 fn hooks_are_run(mode: Mode) {
     let (Some(mut machine), Some(_)) = (Machine::new(), packages()) else { return };
@@ -24,7 +27,7 @@ fn hooks_are_run(mode: Mode) {
 
     let is_told = |event: &str| {
         let journal = || machine.shell("journalctl -b --no-pager");
-        let line = format!("the hook was told: {event} as jackfield");
+        let line = format!("the hook was told: {event} as jackfield, 0");
         let end = std::time::Instant::now() + PATIENCE;
         while !journal().contains(&line) {
             assert!(std::time::Instant::now() < end, "{line}: {}", journal());
@@ -35,6 +38,22 @@ fn hooks_are_run(mode: Mode) {
     is_told("ready");
     machine.stage.lab.detach(interface.mac).unwrap();
     is_told("gone");
+    if mode == Mode::Agent {
+        // With the example for what root has to run, what a program leaves running stays.
+        machine.disk().write(hook, LEAVES);
+        machine.shell(
+            "install -D -m 644 /usr/share/doc/jackfield/examples/root.conf \
+             /etc/systemd/system/jackfield.service.d/root.conf
+             systemctl daemon-reload
+             systemctl restart jackfield",
+        );
+        let mut left = String::new();
+        eventually("it has left something", PATIENCE, || {
+            left = machine.shell("pgrep --exact sleep || true");
+            !left.is_empty()
+        });
+        machine.shell(&format!("systemctl restart jackfield; kill -0 {left}"));
+    }
     machine.close();
 }
 
@@ -46,9 +65,15 @@ fn the_agent_reads_its_configuration_again_and_says_what_it_does_in_fields_of_th
     machine.install(Mode::Agent);
     let interface = machine.attach(1);
     machine.is_configured(&interface);
+    // What it says is in the journal a moment later.
     let entries = |event: &str| -> Vec<Value> {
         let journal = format!("journalctl -b -u jackfield JACKFIELD_EVENT={event} -o json");
-        machine.shell(&journal).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let mut text = String::new();
+        eventually(event, PATIENCE, || {
+            text = machine.shell(&journal);
+            !text.is_empty()
+        });
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let plugged = entries("plugged");
     assert_eq!(plugged.len(), 1, "{plugged:#?}");

@@ -76,6 +76,7 @@ fn story(mode: Mode) {
     let streams = machine.streams(&[]);
     machine.shell("dpkg --purge jackfield");
     streams.lose_nothing();
+    assert_eq!(machine.shell("systemctl --failed --no-legend --plain"), "");
     assert!(!machine.a().link("eth1").unwrap().up);
     assert!(!NetworkState::of(machine.a()).has_ours());
     machine.stage.lab.detach(three.mac).unwrap();
