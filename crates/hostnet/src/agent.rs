@@ -401,6 +401,7 @@ impl Agent {
             let _ = self.reload_and_log();
         }
         if monitor {
+            self.told.forget();
             self.take_notifications()?;
         }
         if events || entries {

@@ -115,7 +115,7 @@ impl Agent {
         let made = self.made.as_ref().map(Made::peace);
         let heard = self.metadata.error.is_some() || self.metadata.heard.is_some();
         let first = (!heard).then(|| self.began.at + FIRST);
-        // Whom a reload is to be answered to waits for what it is about.
+        // Who asked for a reload waits until it is in effect.
         let waits = |id: u64| !self.is_in_effect() && self.configuration.answering.contains(&id);
         let asked = self.server.asked(|id| !waits(id))?;
         let is_busy = self.meeting.is_some() || self.schedule.is_asking();

@@ -132,7 +132,7 @@ fn a_journal_that_hangs_costs_messages_and_nothing_else() {
     let told = next(&journal);
     let text = value(&told, "MESSAGE").unwrap();
     let (count, what) = text.split_once(' ').unwrap();
-    assert!(count.parse::<u32>().unwrap() >= 2, "{text}");
+    assert!(count.parse::<u32>().unwrap() >= 1, "{text}");
     assert_eq!(what, "messages lost: the journal did not take them");
     assert_eq!(value(&told, "PRIORITY").as_deref(), Some("4"));
     while value(&next(&journal), "JACKFIELD_EVENT").as_deref() != Some("unplugged") {}
