@@ -16,10 +16,15 @@ use crate::harness::{PATIENCE, Stage, eventually};
 /// How long a machine may take to boot or to shut down while others use this one.
 const BOOT: Duration = Duration::from_secs(60);
 
-/// Gives the holder of the disk the control group `$1`, which will be the machine's.
+/// Gives the holder of the disk the control group `$1`, which will be the machine's. Those of tests that were
+/// killed, whose processes are their numbers, go if they are empty: only then is a directory of them removed.
 const GROUP: &str = r#"
     mkdir /run/cgroup
     mount -t cgroup2 cgroup2 /run/cgroup
+    for left in /run/cgroup/jackfield-installed-*; do
+        test=${left#*-installed-}
+        [ -e "/proc/${test%-*}" ] || find "$left" -depth -type d -exec rmdir {} + 2>/dev/null || :
+    done
     mkdir "/run/cgroup/$1"
 "#;
 
@@ -201,12 +206,12 @@ impl Machine {
         self.wait_until_off();
     }
 
-    /// A command that will run in it.
+    /// A command that will run in it. One that does not end is killed: nobody would see what is stuck.
     pub(crate) fn command(&self, program: &str) -> Command {
         let [_, first] = self.holder_and_first().map(|pid| pid.to_string());
         let mut command = Command::new("nsenter");
         command.args(["--target", &first, "--mount", "--uts", "--ipc", "--net", "--pid"]);
-        command.args(["--cgroup", program]);
+        command.args(["--cgroup", "timeout", "--signal=KILL", "120", program]);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::null());
         command
@@ -248,7 +253,11 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
-        let _ = remove_groups(&self.group_directory());
+        // The last of its processes may still be on their way out.
+        let (group, end) = (self.group_directory(), Instant::now() + PATIENCE);
+        while remove_groups(&group).is_err() && group.exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
