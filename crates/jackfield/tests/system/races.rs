@@ -150,7 +150,7 @@ fn an_interface_that_goes_and_is_back_at_once_again_and_again_works_each_time() 
     }
     answers_within(stage.lab.remote(), &stage.a, &attached.addresses, PATIENCE);
     let log = agent.stop();
-    let left: Vec<&String> = log.iter().filter(|line| line.contains("left alone")).collect();
+    let left: Vec<&String> = log.iter().filter(|line| line.contains("undone again")).collect();
     assert!(left.is_empty(), "{left:#?}");
 }
 
