@@ -360,6 +360,9 @@ impl Agent {
             true => Duration::ZERO,
             false => timeout,
         };
+        if !self.is_left_in_peace() {
+            self.client.hang_up();
+        }
         let timeout = Timespec::try_from(timeout).ok();
         let interesting = PollFlags::IN;
         // Without udev's database, or where nothing is forwarded, something else twice.

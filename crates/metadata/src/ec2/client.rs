@@ -186,12 +186,21 @@ impl Client {
         asks: &[(MacAddr, Ask)],
         deadline: Instant,
     ) -> BTreeMap<MacAddr, Result<Listing, Error>> {
-        Crawl::new(self, &wanted(asks), deadline).finish()
+        let results = Crawl::new(self, &wanted(asks), deadline).finish();
+        self.hang_up();
+        results
     }
 
-    /// Begins what [`Client::interfaces`] does, without waiting for anything.
+    /// Begins what [`Client::interfaces`] does, without waiting for anything. When there is time, its
+    /// connections are to be closed: [`Client::hang_up`].
     pub fn begin(self: &Arc<Self>, asks: &[(MacAddr, Ask)], deadline: Instant) -> Conversation {
         Conversation { crawl: Crawl::new(Arc::clone(self), &wanted(asks), deadline) }
+    }
+
+    /// Closes the connections that nothing more will be asked on. It takes about as long as to make
+    /// them, which is why a [`Conversation`] does not do it before its answers are made use of.
+    pub fn hang_up(&self) {
+        self.connections.hang_up();
     }
 
     /// Forgets what was learned of an interface: its device is gone, and when one with this
@@ -360,6 +369,11 @@ impl Client {
             return Some(Ok(Err(error)));
         }
         Some(Err(Tried { failed: Some(Box::new((error, garbled))), ..Tried::default() }))
+    }
+
+    /// Puts away a request that is over.
+    pub(super) fn end(&self, asked: Asked) {
+        self.connections.end(asked.flight.into_stream());
     }
 
     /// Judges a request that was not answered.

@@ -314,7 +314,8 @@ impl<C: Deref<Target = Client> + Sync> Crawl<C> {
                 Some(Ok(answer)) => self.take(question, answer),
                 Some(Err(tried)) => self.leave(question, tried),
             }
-            flights.swap_remove(at);
+            let (_, over) = flights.swap_remove(at);
+            self.client.end(over);
         }
     }
 

@@ -12,10 +12,11 @@ use super::answer::{self, Answer, Limits};
 /// wakes up to close it: it is looked at when the next one is wanted.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
-/// Idle connections, last used last.
+/// Idle connections, last used last, and those that are to be closed.
 #[derive(Debug)]
 pub(crate) struct Connections {
     idle: Mutex<Vec<Idle>>,
+    over: Mutex<Vec<TcpStream>>,
     most: usize,
 }
 
@@ -37,7 +38,7 @@ pub(crate) enum Link {
 impl Connections {
     /// Keeps at most `most` connections.
     pub(crate) fn new(most: usize) -> Self {
-        Self { idle: Mutex::new(Vec::new()), most }
+        Self { idle: Mutex::default(), over: Mutex::default(), most }
     }
 
     /// A kept connection that still looks open, or else a new one to be made.
@@ -88,6 +89,17 @@ impl Connections {
         Ok(answer)
     }
 
+    /// Takes what is to be closed when there is time…
+    pub(crate) fn end(&self, stream: TcpStream) {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+    }
+
+    /// …which is now.
+    pub(crate) fn hang_up(&self) {
+        let over = std::mem::take(&mut *self.over.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(over);
+    }
+
     /// Keeps a connection on which nothing is under way.
     pub(super) fn keep(&self, stream: TcpStream, address: SocketAddr) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,4 +135,27 @@ fn is_quiet(stream: &TcpStream) -> bool {
     let quiet = stream.set_nonblocking(true).is_ok()
         && matches!(stream.peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock);
     quiet && stream.set_nonblocking(false).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn what_is_over_is_closed_when_there_is_time() {
+        let service = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(service.local_addr().unwrap()).unwrap();
+        let (mut other_end, _) = service.accept().unwrap();
+        let connections = Connections::new(1);
+        connections.end(stream);
+        other_end.set_nonblocking(true).unwrap();
+        let before = other_end.read(&mut [0]).unwrap_err();
+        assert_eq!(before.kind(), ErrorKind::WouldBlock);
+        connections.hang_up();
+        other_end.set_nonblocking(false).unwrap();
+        assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
+    }
 }

@@ -93,6 +93,11 @@ impl Flight {
         self.until
     }
 
+    /// The connection, when it is over.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     fn send(&mut self) -> Result<(), Fault> {
         if let Ok(Err(error)) = sockopt::socket_error(&self.stream) {
             return Err(Fault::Connect(error.into()));
