@@ -220,7 +220,7 @@ impl Made {
 /// was changed by somebody else.
 #[derive(PartialEq)]
 struct Settled {
-    cloud: Cloud,
+    cloud: Arc<Cloud>,
     devices: Vec<(u32, String, bool, bool)>,
     /// Routes of others that are mirrored.
     mirrored: Vec<Route>,
@@ -773,7 +773,7 @@ impl Settled {
         let mirrored = view.snapshot.routes.iter().filter(of_others).cloned().collect();
         let awaiting_udev = view.snapshot.awaiting_udev.clone();
         let forwarding = Forwarding { marks: None, ..view.snapshot.forwarding.clone() };
-        Settled { cloud: view.cloud.clone(), devices, mirrored, awaiting_udev, forwarding }
+        Settled { cloud: Arc::clone(&view.cloud), devices, mirrored, awaiting_udev, forwarding }
     }
 }
 

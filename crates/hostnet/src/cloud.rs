@@ -4,9 +4,10 @@
 //! the plan can act on: an unknown value never replaces a known one, an absence that would take an
 //! address away has to be seen three times, and a number that may be lag is not believed.
 
-use std::cell::LazyCell;
+use std::cell::{LazyCell, OnceCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -116,6 +117,8 @@ impl CloudInterface {
 pub struct Memory {
     primary: Option<MacAddr>,
     records: BTreeMap<MacAddr, Record>,
+    /// What follows, once it was asked for.
+    cloud: OnceCell<Arc<Cloud>>,
 }
 
 #[derive(Debug, Clone)]
@@ -205,12 +208,17 @@ impl Memory {
                 }
             });
         }
+        if !changed.is_empty() {
+            self.cloud.take();
+        }
         changed
     }
 
     /// The instance's own MAC is known.
     pub fn learn_primary(&mut self, mac: MacAddr) {
-        self.primary = Some(mac);
+        if self.primary.replace(mac) != Some(mac) {
+            self.cloud.take();
+        }
     }
 
     /// The instance's own MAC, once known.
@@ -223,8 +231,20 @@ impl Memory {
         self.records.get(&mac)?.heard
     }
 
-    /// Takes in one answer about one interface.
-    pub fn learn(&mut self, now: Instant, mac: MacAddr, listing: &Listing) {
+    /// Takes in what one round of answers tells of interfaces.
+    pub fn learn<'l>(
+        &mut self,
+        now: Instant,
+        listings: impl IntoIterator<Item = (MacAddr, &'l Listing)>,
+    ) {
+        for (mac, listing) in listings {
+            self.learn_of(now, mac, listing);
+        }
+        self.move_between_interfaces();
+        self.cloud.take();
+    }
+
+    fn learn_of(&mut self, now: Instant, mac: MacAddr, listing: &Listing) {
         // Metadata omits interfaces that are here: not being listed says nothing.
         let Listing::Listed(facts) = listing else { return };
         let Some(record) = self.records.get_mut(&mac) else { return };
@@ -243,7 +263,6 @@ impl Memory {
             IpNet::V6(_) => !facts.ipv6_prefixes.is_unknown(),
         });
         record.facts = Some(merged);
-        self.move_between_interfaces();
     }
 
     /// What metadata lists on one interface and no longer on the one that holds it has moved.
@@ -254,6 +273,14 @@ impl Memory {
             (own, facts.flat_map(prefixes).collect())
         };
         let (mut listed_addresses, mut listed_prefixes) = (BTreeSet::new(), BTreeSet::new());
+        // What is listed is held. Where nothing else is, which is the rule, nothing has moved.
+        let holds_more = |record: &Record| {
+            let (addresses, prefixes) = lists(record);
+            record.addresses.0.len() > addresses.len() || record.prefixes.0.len() > prefixes.len()
+        };
+        if !self.records.values().any(holds_more) {
+            return;
+        }
         for record in self.records.values() {
             let (addresses, prefixes) = lists(record);
             listed_addresses.extend(addresses);
@@ -267,7 +294,11 @@ impl Memory {
     }
 
     /// What the cloud wants, as far as it is known.
-    pub fn cloud(&self) -> Cloud {
+    pub fn cloud(&self) -> Arc<Cloud> {
+        Arc::clone(self.cloud.get_or_init(|| Arc::new(self.believed())))
+    }
+
+    fn believed(&self) -> Cloud {
         let primary_facts = self
             .primary
             .and_then(|mac| self.records.get(&mac))

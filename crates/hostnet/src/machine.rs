@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jackfield_kernel::{Error as KernelError, Link, Rtnetlink, RuleAction};
@@ -29,7 +30,7 @@ pub struct View {
     /// What it is like.
     pub snapshot: Snapshot,
     /// What the cloud wants, as far as it is known.
-    pub cloud: Cloud,
+    pub cloud: Arc<Cloud>,
     /// What it shall be like.
     pub desired: Desired,
     /// What is to be changed.
@@ -256,11 +257,8 @@ impl Machine {
         if let Some(Ok(primary)) = &answer.primary {
             self.memory.learn_primary(*primary);
         }
-        for (mac, listing) in &answer.interfaces {
-            if let Ok(listing) = listing {
-                self.memory.learn(now, *mac, listing);
-            }
-        }
+        let answers = answer.interfaces.iter();
+        self.memory.learn(now, answers.filter_map(|(mac, told)| Some((*mac, told.as_ref().ok()?))));
     }
 }
 

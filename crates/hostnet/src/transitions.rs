@@ -213,6 +213,8 @@ fn ready(view: &View, interface: &DesiredInterface) -> Option<Ready> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use jackfield_kernel::{Address, AddressFlags, Link};
 
     use super::*;
@@ -272,7 +274,7 @@ mod tests {
                 addresses: addresses.iter().map(of).collect(),
                 ..Snapshot::default()
             },
-            cloud: crate::cloud::Cloud::default(),
+            cloud: Arc::default(),
             desired: Desired { interfaces: vec![interface], ..Desired::default() },
             plan: Plan::default(),
             left: Vec::new(),

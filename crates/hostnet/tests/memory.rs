@@ -49,7 +49,7 @@ impl Host {
     /// Metadata says so, that many seconds after the start.
     fn told(&mut self, seconds: u32, facts: &InterfaceFacts) {
         let at = self.start + SECONDS * seconds;
-        self.memory.learn(at, facts.mac, &Listing::Listed(facts.clone()));
+        self.memory.learn(at, [(facts.mac, &Listing::Listed(facts.clone()))]);
     }
 
     fn addresses(&self, number: u8) -> BTreeSet<IpAddr> {
@@ -174,7 +174,7 @@ fn what_was_known_stays_when_it_cannot_be_read() {
     for seconds in [1, 31, 62, 93, 124] {
         host.told(seconds, &nothing_read(2));
     }
-    host.memory.learn(host.start + SECONDS * 130, mac(2), &Listing::NotListed);
+    host.memory.learn(host.start + SECONDS * 130, [(mac(2), &Listing::NotListed)]);
     let mut after = host.memory.cloud().interfaces[&mac(2)].clone();
     assert!(!after.complete && !after.unknown.is_empty());
     (after.complete, after.unknown) = (before.complete, before.unknown.clone());
@@ -220,7 +220,7 @@ fn no_place_is_believed_until_the_primary_is_known() {
     let mut host = Host::new();
     let mut memory = Memory::new();
     memory.see(&host.snapshot);
-    memory.learn(host.start, mac(2), &Listing::Listed(facts(2, 1, &["10.0.0.20"])));
+    memory.learn(host.start, [(mac(2), &Listing::Listed(facts(2, 1, &["10.0.0.20"])))]);
     assert_eq!(memory.cloud().interfaces[&mac(2)].slot, None);
     host.memory = memory;
     host.memory.learn_primary(mac(1));

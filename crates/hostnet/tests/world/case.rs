@@ -203,11 +203,10 @@ pub(crate) fn learn(memory: &mut Memory, kernel: &Kernel, round: &Round, at: Ins
         memory.learn_primary(primary);
     }
     for time in 0..round.said {
-        for (mac, listing) in &round.facts {
-            memory.learn(at + HALF_A_MINUTE * time, *mac, listing);
-        }
+        let told = round.facts.iter().map(|(mac, listing)| (*mac, listing));
+        memory.learn(at + HALF_A_MINUTE * time, told);
     }
-    memory.cloud()
+    (*memory.cloud()).clone()
 }
 
 /// What a meddling comes down to on one machine.
