@@ -21,8 +21,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use jackfield_kernel::{
-    ConnectionMarks, DeviceEvents, Error as KernelError, Link, Monitor, NftablesMonitor,
-    Notification, Route, Subject, UdevEntries, udev_has_finished,
+    ConnectionMarks, DeviceEvents, Error as KernelError, Monitor, NftablesMonitor, Notification,
+    Route, Subject, UdevEntries, udev_has_finished,
 };
 use jackfield_metadata::{Client, ClientOptions, Conversation, MacAddr};
 use log::{debug, info, warn};
@@ -44,7 +44,7 @@ use crate::machine::{Machine, View};
 use crate::metrics::Counts;
 use crate::plan::Plan;
 use crate::schedule::Schedule;
-use crate::snapshot::{Candidate, MAIN, OURS, Snapshot, may_be_cloud_interface};
+use crate::snapshot::{Candidate, MAIN, News, OURS, Snapshot, may_be_cloud_interface};
 use crate::transitions::Transitions;
 
 /// How long a device may stay with udev before it is configured all the same.
@@ -154,7 +154,7 @@ struct Agent {
     /// When everything was looked at last.
     looked: Option<Instant>,
     /// Candidates of which there is news since the last look, as last notified.
-    news: BTreeMap<u32, Link>,
+    news: BTreeMap<u32, News>,
     /// When newcomers are looked at, although metadata has not answered.
     meeting: Option<Instant>,
     /// Devices of which news is relevant.
@@ -469,7 +469,7 @@ impl Agent {
                 if let Subject::Link(link) = subject
                     && let Some(older) = news.get_mut(&link.index)
                 {
-                    *older = link.clone();
+                    older.link = link.clone();
                 }
                 return;
             }
@@ -477,7 +477,7 @@ impl Agent {
                 remover = Some(*by);
             }
             // Whether it may concern us, and whether what was seen is out of date by it: of a
-            // device of which there is news, everything is read afresh.
+            // device of which there is news, what it has is read afresh.
             let (relevant, outdates) = match subject {
                 Subject::Link(link) => {
                     let candidate = may_be_cloud_interface(link, kinds);
@@ -490,7 +490,12 @@ impl Agent {
                         let of_itself = !news.contains_key(&link.index)
                             && seen.as_mut().is_some_and(|seen| seen.take_in_itself(link));
                         if !of_itself {
-                            news.insert(link.index, link.clone());
+                            let is_new = || {
+                                seen.as_ref().is_some_and(|seen| seen.link(link.index).is_none())
+                            };
+                            let is_bare =
+                                news.get(&link.index).map_or_else(is_new, |news| news.is_bare);
+                            news.insert(link.index, News { link: link.clone(), is_bare });
                         }
                         if !known {
                             appeared.push((MacAddr::from(mac), link.index));
@@ -502,16 +507,15 @@ impl Agent {
                     }
                 }
                 // One of another device may lie among those for which a rule of ours stands.
-                Subject::Address(address) => (
-                    !is_link_local(address.address.addr())
-                        || candidates.contains(&address.interface),
-                    !news.contains_key(&address.interface),
-                ),
+                Subject::Address(address) => {
+                    let relevant = !is_link_local(address.address.addr())
+                        || candidates.contains(&address.interface);
+                    (relevant, !is_of_news(news, [address.interface]))
+                }
                 Subject::Route(route) => {
                     let relevant = concerns_us(route, *removed, candidates);
-                    let hops = &route.next_hops;
-                    let of_news = hops.iter().all(|hop| news.contains_key(&hop.interface));
-                    (relevant, hops.is_empty() || !of_news)
+                    let hops = route.next_hops.iter().map(|hop| hop.interface);
+                    (relevant, route.next_hops.is_empty() || !is_of_news(news, hops))
                 }
                 Subject::Rule(rule) => (rule.protocol == OURS, true),
                 // What a device starts with, a look at the device tells.
@@ -786,6 +790,18 @@ fn on_signals(signals: &[i32]) -> Result<UnixStream, AgentError> {
             .map_err(system("handle signals"))?;
     }
     Ok(receiver)
+}
+
+/// Whether there is news of all these devices, which have something now.
+fn is_of_news(news: &mut BTreeMap<u32, News>, devices: impl IntoIterator<Item = u32>) -> bool {
+    devices.into_iter().fold(true, |all, device| {
+        let of_it = news.get_mut(&device);
+        let is = of_it.is_some();
+        if let Some(news) = of_it {
+            news.is_bare = false;
+        }
+        all && is
+    })
 }
 
 fn is_ours(subject: &Subject) -> bool {

@@ -55,6 +55,6 @@ pub use managers::{ByHand, Managers, OwnFile};
 pub use plan::{Plan, plan};
 pub use problem::Problem;
 pub use snapshot::{
-    ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, OURS, REVERSE_PATH_FILTER,
+    ACCEPT_DEFAULT, ACCEPT_PREFIX, Candidate, DISABLE_IPV6, MAIN, News, OURS, REVERSE_PATH_FILTER,
     Snapshot, kernel_keeps_address_protocol, marker, marker_table,
 };

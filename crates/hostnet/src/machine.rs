@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jackfield_kernel::{Error as KernelError, Link, Rtnetlink, RuleAction};
+use jackfield_kernel::{Error as KernelError, Rtnetlink, RuleAction};
 use jackfield_metadata::{Ask, Client, Error as MetadataError, Listing, MacAddr};
 
 use crate::apply::{Applied, apply};
@@ -22,7 +22,7 @@ use crate::neighbours::Disk;
 use crate::plan::{Plan, plan};
 use crate::problem::Problem;
 use crate::schedule::Round;
-use crate::snapshot::{Snapshot, kernel_keeps_address_protocol};
+use crate::snapshot::{News, Snapshot, kernel_keeps_address_protocol};
 
 /// What one look at the machine shows, and what follows from it.
 #[derive(Debug, Clone)]
@@ -155,7 +155,7 @@ impl Machine {
     /// Where the kernel cannot be talked to.
     pub fn look_at(
         &mut self,
-        news: Vec<Link>,
+        news: Vec<News>,
         seen: Snapshot,
     ) -> Result<(Snapshot, Vec<MacAddr>), KernelError> {
         let tables = self.tables();

@@ -93,6 +93,16 @@ pub fn marker(table: u32, address: &Address) -> Route {
     }
 }
 
+/// A device of which there is news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// The device, as last notified.
+    pub link: Link,
+    /// It came after everything was seen, and no address and no route of it was notified since: it
+    /// has none.
+    pub is_bare: bool,
+}
+
 impl Snapshot {
     /// Looks at the machine, in the calling thread's network namespace. `tables`: the tables that
     /// are about to be used.
@@ -133,8 +143,8 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Takes in news of devices, as their notifications describe them, and reads everything else
-    /// of these devices, and the tables that are about to be used. Nothing else is read, and
+    /// Takes in news of devices, as their notifications describe them, and reads what else these
+    /// devices have, and the tables that are about to be used. Nothing else is read, and
     /// nothing that waits for the lock that changes of devices hold.
     ///
     /// # Errors
@@ -143,18 +153,20 @@ impl Snapshot {
         &mut self,
         kernel: &mut Rtnetlink,
         agent: &AgentConfig,
-        news: Vec<Link>,
+        news: Vec<News>,
         tables: &BTreeSet<u32>,
     ) -> Result<(), Error> {
-        let devices: BTreeSet<u32> = news.iter().map(|link| link.index).collect();
+        let devices: BTreeSet<u32> = news.iter().map(|news| news.link.index).collect();
+        let have_more = news.iter().filter(|news| !news.is_bare).map(|news| news.link.index);
+        let have_more: Vec<u32> = have_more.collect();
         self.links.retain(|link| !devices.contains(&link.index));
-        self.links.extend(news);
+        self.links.extend(news.into_iter().map(|news| news.link));
         self.links.sort_by_key(|link| link.index);
         self.addresses.retain(|address| !devices.contains(&address.interface));
         self.routes.retain(|route| !devices.iter().any(|device| route.uses(*device)));
         self.settings.retain(|(device, _), _| !devices.contains(device));
-        for family in families() {
-            for device in &devices {
+        for device in &have_more {
+            for family in families() {
                 self.addresses.extend(Address::list_of(kernel, family, *device)?);
                 let filter = RouteFilter { interface: Some(*device), ..RouteFilter::default() };
                 let mut routes = Route::list(kernel, family, filter)?;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use jackfield_hostnet::config::AgentConfig;
-use jackfield_hostnet::{MAIN, OURS, Snapshot};
+use jackfield_hostnet::{MAIN, News, OURS, Snapshot};
 use jackfield_kernel::sysctl::{self, Setting};
 use jackfield_kernel::{
     Address, AddressFlags, Family, Link, LinkChange, Namespace, Request, Route, Rtnetlink, VethEnd,
@@ -71,7 +71,9 @@ impl Host {
 
     fn look_at(&mut self, news: &[Link], mut seen: Snapshot, tables: &BTreeSet<u32>) -> Snapshot {
         let Host { namespace, kernel, agent } = self;
-        let take_in = || seen.take_in(kernel, agent, news.to_vec(), tables);
+        let known = |link: &Link| News { link: link.clone(), is_bare: false };
+        let news = news.iter().map(known).collect();
+        let take_in = || seen.take_in(kernel, agent, news, tables);
         namespace.run(take_in).unwrap().unwrap();
         seen
     }
@@ -96,6 +98,21 @@ fn a_look_at_a_newcomer_shows_the_same_as_a_look_at_everything() {
     assert_eq!(after.candidates().count(), seen.candidates().count() + 2);
     let ours = |at: &Snapshot| at.routes.iter().filter(|route| route.protocol == OURS).count();
     assert_eq!(ours(&after), 2 * ours(&seen), "{after:#?}");
+}
+
+#[test]
+fn of_a_newcomer_that_has_nothing_nothing_is_to_be_read() {
+    let mut host = Host::new();
+    host.device("eth0", 0);
+    let tables = BTreeSet::from([TABLE]);
+    let mut seen = host.look(&tables);
+    let end = |name| VethEnd { name, address: None, mtu: None, namespace: None };
+    host.make(veth_pair(end("eth1"), end("eth1-far")));
+    let news = ["eth1", "eth1-far"].map(|name| News { link: host.link(name), is_bare: true });
+    let Host { namespace, kernel, agent } = &mut host;
+    let take_in = || seen.take_in(kernel, agent, news.to_vec(), &tables);
+    namespace.run(take_in).unwrap().unwrap();
+    assert_eq!(sorted(seen), sorted(host.look(&tables)));
 }
 
 #[test]
