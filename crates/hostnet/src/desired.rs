@@ -182,6 +182,28 @@ pub fn desired(snapshot: &Snapshot, cloud: &Cloud, config: &Config, scope: &Scop
     planner.finish()
 }
 
+/// The names by which the configuration may mean a device.
+pub(crate) fn names_of(link: &Link) -> Vec<&str> {
+    let alternative = link.alternative_names.iter().map(String::as_str);
+    std::iter::once(link.name.as_str()).chain(alternative).collect()
+}
+
+/// As what the configuration may mean an interface.
+pub(crate) fn identity<'a>(
+    mac: MacAddr,
+    known: Option<&'a CloudInterface>,
+    names: &'a [&'a str],
+) -> Identity<'a> {
+    let slot = known.and_then(|known| known.slot);
+    Identity {
+        mac,
+        interface_id: known.and_then(|known| known.interface_id.as_ref()),
+        device_number: slot.map(|slot| slot.device),
+        network_card: slot.map(|slot| slot.card),
+        names,
+    }
+}
+
 struct Planner<'a> {
     snapshot: &'a Snapshot,
     cloud: &'a Cloud,
@@ -281,17 +303,8 @@ impl<'a> Planner<'a> {
     fn interface(&mut self, candidate: Candidate<'a>) {
         let (link, mac) = (candidate.link, candidate.mac);
         let known = self.cloud.interfaces.get(&mac);
-        let names: Vec<&str> = std::iter::once(link.name.as_str())
-            .chain(link.alternative_names.iter().map(String::as_str))
-            .collect();
-        let slot = known.and_then(|known| known.slot);
-        let identity = Identity {
-            mac,
-            interface_id: known.and_then(|known| known.interface_id.as_ref()),
-            device_number: slot.map(|slot| slot.device),
-            network_card: slot.map(|slot| slot.card),
-            names: &names,
-        };
+        let names = names_of(link);
+        let identity = identity(mac, known, &names);
         let subject = Subject {
             link,
             mac,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jackfield_kernel::{Error as KernelError, Rtnetlink, RuleAction};
+use jackfield_kernel::{Error as KernelError, Link, Rtnetlink, RuleAction};
 use jackfield_metadata::{Ask, Client, Error as MetadataError, Listing, MacAddr};
 
 use crate::apply::{Applied, apply};
@@ -14,8 +14,8 @@ use crate::carrier::Carrier;
 use crate::carry::leave_to_managers;
 use crate::change::{Change, Edit};
 use crate::cloud::{Cloud, Memory};
-use crate::config::{Config, Identity};
-use crate::desired::{Desired, DesiredInterface, Scope, desired};
+use crate::config::Config;
+use crate::desired::{Desired, DesiredInterface, Scope, desired, identity, names_of};
 use crate::import;
 use crate::managers::Managers;
 use crate::neighbours::Disk;
@@ -186,15 +186,10 @@ impl Machine {
     }
 
     /// False where an interface is configured not to be managed.
-    pub(crate) fn is_managed(&self, interface: &DesiredInterface) -> bool {
-        let identity = Identity {
-            mac: interface.mac,
-            interface_id: None,
-            device_number: interface.slot.map(|slot| slot.device),
-            network_card: interface.slot.map(|slot| slot.card),
-            names: &[&interface.name],
-        };
-        self.config.for_interface(&identity).manage
+    pub(crate) fn is_managed(&self, link: &Link, mac: MacAddr) -> bool {
+        let cloud = self.memory.cloud();
+        let names = names_of(link);
+        self.config.for_interface(&identity(mac, cloud.interfaces.get(&mac), &names)).manage
     }
 
     /// Reads anew with the next look what neighbours leave on disk.

@@ -212,12 +212,11 @@ impl Session {
             look = self.look_leaving(files, only, &left)?;
         }
         // It is configured already as it says.
+        let machine = self.machine();
         let unmanaged: Vec<String> = look
-            .view
-            .desired
-            .interfaces
-            .iter()
-            .filter(|it| !self.machine().is_managed(it))
+            .snapshot
+            .candidates()
+            .filter(|it| !machine.is_managed(it.link, it.mac))
             .map(|it| it.mac.to_string())
             .collect();
         look.findings.config.retain(|text| {

@@ -147,6 +147,14 @@ fn an_interface_with_ec2sync_no_and_files_that_somebody_changed_are_left() {
     let output = jackfield_with(place.a(), &config, &["import", "--json"]);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told["config"], json!([]), "{told:#}");
+    // Also where it says the same by what only metadata knows.
+    let id = place.stage.lab.cloud().interface(mac).unwrap().interface_id;
+    let config = ConfigFile::new(&format!(
+        "{LAB_CONFIG}[[interface]]\nmatch = {{ interface_id = \"{id}\" }}\nmanage = false\n"
+    ));
+    let output = jackfield_with(place.a(), &config, &["import", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["config"], json!([]), "{told:#}");
 }
 
 #[test]
