@@ -89,9 +89,13 @@ impl Connections {
         Ok(answer)
     }
 
-    /// Takes what is to be closed when there is time…
+    /// Takes what is to be closed when there is time, as many as may be kept: more are closed at
+    /// once…
     pub(crate) fn end(&self, stream: TcpStream) {
-        self.over.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        if over.len() < self.most {
+            over.push(stream);
+        }
     }
 
     /// …which is now.
@@ -145,17 +149,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_over_is_closed_when_there_is_time() {
+    fn what_is_over_is_closed_when_there_is_time_but_for_what_is_too_much() {
         let service = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(service.local_addr().unwrap()).unwrap();
-        let (mut other_end, _) = service.accept().unwrap();
+        let connect = || {
+            let stream = TcpStream::connect(service.local_addr().unwrap()).unwrap();
+            (stream, service.accept().unwrap().0)
+        };
+        let ((first, mut end_of_first), (second, mut end_of_second)) = (connect(), connect());
         let connections = Connections::new(1);
-        connections.end(stream);
-        other_end.set_nonblocking(true).unwrap();
-        let before = other_end.read(&mut [0]).unwrap_err();
+        connections.end(first);
+        connections.end(second);
+        assert_eq!(end_of_second.read(&mut [0]).unwrap(), 0);
+        end_of_first.set_nonblocking(true).unwrap();
+        let before = end_of_first.read(&mut [0]).unwrap_err();
         assert_eq!(before.kind(), ErrorKind::WouldBlock);
         connections.hang_up();
-        other_end.set_nonblocking(false).unwrap();
-        assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
+        end_of_first.set_nonblocking(false).unwrap();
+        assert_eq!(end_of_first.read(&mut [0]).unwrap(), 0);
     }
 }
