@@ -109,6 +109,25 @@ pub struct DesiredInterface {
     pub problems: Vec<Problem>,
 }
 
+#[cfg(test)]
+impl DesiredInterface {
+    /// One with nothing but its role.
+    pub(crate) fn with_role(index: u32, name: &str, mac: MacAddr, role: Role) -> Self {
+        DesiredInterface {
+            index,
+            name: name.to_owned(),
+            mac,
+            role,
+            device: Device::Keep,
+            addresses: None,
+            slot: None,
+            table: None,
+            backend: Backend::Kernel,
+            problems: Vec::new(),
+        }
+    }
+}
+
 /// What is to be done with an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

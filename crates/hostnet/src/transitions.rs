@@ -219,8 +219,7 @@ mod tests {
 
     use super::*;
     use crate::change::InterfaceRef;
-    use crate::config::Backend;
-    use crate::desired::{Desired, Device};
+    use crate::desired::Desired;
     use crate::plan::Plan;
     use crate::snapshot::Snapshot;
 
@@ -257,16 +256,8 @@ mod tests {
             flags: AddressFlags::default(),
         };
         let interface = DesiredInterface {
-            index: 3,
-            name: "eth1".to_owned(),
-            mac: mac.into(),
-            role,
-            device: Device::Keep,
-            addresses: None,
-            slot: None,
             table: Some(10_001),
-            backend: Backend::Kernel,
-            problems: Vec::new(),
+            ..DesiredInterface::with_role(3, "eth1", mac.into(), role)
         };
         View {
             snapshot: Snapshot {

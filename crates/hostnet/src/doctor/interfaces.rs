@@ -169,8 +169,8 @@ mod tests {
 
     use super::*;
     use crate::change::{Change, Edit};
-    use crate::config::{Backend, Config};
-    use crate::desired::{DesiredInterface, Device, Role};
+    use crate::config::Config;
+    use crate::desired::{DesiredInterface, Role};
     use crate::doctor::Outcome::{self, NotApplicable, Ok, Warning};
 
     use crate::doctor::tests::results;
@@ -268,18 +268,8 @@ mod tests {
 
     #[test]
     fn an_interface_that_takes_smaller_packets_than_the_primary_is_told_of() {
-        let interface = |index: u32, role: Role| DesiredInterface {
-            index,
-            name: String::new(),
-            mac: MacAddr::from([2, 0, 0, 0, 0, 1]),
-            role,
-            device: Device::Keep,
-            addresses: None,
-            slot: None,
-            table: None,
-            backend: Backend::Kernel,
-            problems: Vec::new(),
-        };
+        let mac = MacAddr::from([2, 0, 0, 0, 0, 1]);
+        let interface = |index: u32, role: Role| DesiredInterface::with_role(index, "", mac, role);
         let mut facts = Facts {
             interfaces: vec![interface(2, Role::Primary), interface(3, Role::Plugged)],
             ..Facts::default()

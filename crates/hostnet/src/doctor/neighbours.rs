@@ -76,8 +76,7 @@ fn installed(facts: &Facts, file: &Installed) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Backend;
-    use crate::desired::{DesiredInterface, Device, Role};
+    use crate::desired::{DesiredInterface, Role};
     use crate::doctor::Outcome::{NotApplicable, Ok, Warning};
     use crate::doctor::tests::results;
     use crate::neighbours::Presence;
@@ -93,18 +92,8 @@ mod tests {
         assert_eq!(results(&check(&Facts::default())), [(CHECK, Ok)]);
         let mut facts = here("NetworkManager", &["eth1"]);
         assert_eq!(results(&check(&facts)), [(CHECK, Ok)]);
-        facts.interfaces = vec![DesiredInterface {
-            index: 3,
-            name: "eth1".to_owned(),
-            mac: jackfield_metadata::MacAddr::from([2, 0, 0, 0, 0, 1]),
-            role: Role::Plugged,
-            device: Device::Keep,
-            addresses: None,
-            slot: None,
-            table: None,
-            backend: Backend::Kernel,
-            problems: Vec::new(),
-        }];
+        let mac = [2, 0, 0, 0, 0, 1].into();
+        facts.interfaces = vec![DesiredInterface::with_role(3, "eth1", mac, Role::Plugged)];
         assert_eq!(results(&check(&facts)), [(CHECK, Warning)]);
         let text = "deletes rules".to_owned();
         let facts = Facts { deleter: Some((text, "cure".to_owned())), ..facts };

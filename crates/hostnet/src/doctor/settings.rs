@@ -101,24 +101,13 @@ mod tests {
     use jackfield_kernel::Route;
 
     use super::*;
-    use crate::config::Backend;
-    use crate::desired::{DesiredInterface, Device, Role};
+    use crate::desired::{DesiredInterface, Role};
     use crate::doctor::Outcome::{Ok, Problem, Warning};
     use crate::neighbours::tests::link;
 
     fn facts(role: Role) -> Facts {
-        let interface = DesiredInterface {
-            index: 3,
-            name: "eth1".to_owned(),
-            mac: jackfield_metadata::MacAddr::from([2, 0, 0, 0, 0, 1]),
-            role,
-            device: Device::Keep,
-            addresses: None,
-            slot: None,
-            table: None,
-            backend: Backend::Kernel,
-            problems: Vec::new(),
-        };
+        let mac = [2, 0, 0, 0, 0, 1].into();
+        let interface = DesiredInterface::with_role(3, "eth1", mac, role);
         let mut facts = Facts { interfaces: vec![interface], ..Facts::default() };
         facts.snapshot.device_kinds = vec!["physical".to_owned()];
         facts.snapshot.links = vec![link(3, "eth1")];
