@@ -510,12 +510,12 @@ impl Agent {
                 Subject::Address(address) => {
                     let relevant = !is_link_local(address.address.addr())
                         || candidates.contains(&address.interface);
-                    (relevant, !is_of_news(news, [address.interface]))
+                    (relevant, !take_as_news(news, std::iter::once(address.interface)))
                 }
                 Subject::Route(route) => {
                     let relevant = concerns_us(route, *removed, candidates);
                     let hops = route.next_hops.iter().map(|hop| hop.interface);
-                    (relevant, route.next_hops.is_empty() || !is_of_news(news, hops))
+                    (relevant, route.next_hops.is_empty() || !take_as_news(news, hops))
                 }
                 Subject::Rule(rule) => (rule.protocol == OURS, true),
                 // What a device starts with, a look at the device tells.
@@ -792,16 +792,16 @@ fn on_signals(signals: &[i32]) -> Result<UnixStream, AgentError> {
     Ok(receiver)
 }
 
-/// Whether there is news of all these devices, which have something now.
-fn is_of_news(news: &mut BTreeMap<u32, News>, devices: impl IntoIterator<Item = u32>) -> bool {
-    devices.into_iter().fold(true, |all, device| {
-        let of_it = news.get_mut(&device);
-        let is = of_it.is_some();
-        if let Some(news) = of_it {
-            news.is_bare = false;
+/// Takes note that these devices have something now. False where there is no news of one of them.
+fn take_as_news(news: &mut BTreeMap<u32, News>, devices: impl Iterator<Item = u32>) -> bool {
+    let mut of_all = true;
+    for device in devices {
+        match news.get_mut(&device) {
+            Some(news) => news.is_bare = false,
+            None => of_all = false,
         }
-        all && is
-    })
+    }
+    of_all
 }
 
 fn is_ours(subject: &Subject) -> bool {

@@ -216,9 +216,8 @@ impl Memory {
 
     /// The instance's own MAC is known.
     pub fn learn_primary(&mut self, mac: MacAddr) {
-        if self.primary.replace(mac) != Some(mac) {
-            self.cloud.take();
-        }
+        self.primary = Some(mac);
+        self.cloud.take();
     }
 
     /// The instance's own MAC, once known.
@@ -272,24 +271,12 @@ impl Memory {
             let own = facts.clone().flat_map(addresses).flatten().collect();
             (own, facts.flat_map(prefixes).collect())
         };
-        let (mut listed_addresses, mut listed_prefixes) = (BTreeSet::new(), BTreeSet::new());
-        // What is listed is held. Where nothing else is, which is the rule, nothing has moved.
-        let holds_more = |record: &Record| {
-            let (addresses, prefixes) = lists(record);
-            record.addresses.0.len() > addresses.len() || record.prefixes.0.len() > prefixes.len()
-        };
-        if !self.records.values().any(holds_more) {
-            return;
-        }
-        for record in self.records.values() {
-            let (addresses, prefixes) = lists(record);
-            listed_addresses.extend(addresses);
-            listed_prefixes.extend(prefixes);
-        }
-        for record in self.records.values_mut() {
-            let (addresses, prefixes) = lists(record);
-            record.addresses.leave(&addresses, &listed_addresses);
-            record.prefixes.leave(&prefixes, &listed_prefixes);
+        let own: Vec<_> = self.records.values().map(lists).collect();
+        let all_addresses = own.iter().flat_map(|(addresses, _)| addresses).copied().collect();
+        let all_prefixes = own.iter().flat_map(|(_, prefixes)| prefixes).copied().collect();
+        for (record, (addresses, prefixes)) in self.records.values_mut().zip(&own) {
+            record.addresses.leave(addresses, &all_addresses);
+            record.prefixes.leave(prefixes, &all_prefixes);
         }
     }
 
