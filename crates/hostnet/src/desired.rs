@@ -9,7 +9,7 @@ use jackfield_kernel::sysctl::Setting;
 use jackfield_kernel::{
     ConnectionMarks, Family, Link, NextHop, Route, RouteKind, Rule, RuleAction,
 };
-use jackfield_metadata::MacAddr;
+use jackfield_metadata::{InterfaceId, MacAddr};
 
 use crate::classify::{self, Selectors, Walk};
 use crate::cloud::{Cloud, CloudInterface, Slot};
@@ -210,13 +210,13 @@ pub(crate) fn names_of(link: &Link) -> Vec<&str> {
 /// As what the configuration may mean an interface.
 pub(crate) fn identity<'a>(
     mac: MacAddr,
-    known: Option<&'a CloudInterface>,
+    interface_id: Option<&'a InterfaceId>,
+    slot: Option<Slot>,
     names: &'a [&'a str],
 ) -> Identity<'a> {
-    let slot = known.and_then(|known| known.slot);
     Identity {
         mac,
-        interface_id: known.and_then(|known| known.interface_id.as_ref()),
+        interface_id,
         device_number: slot.map(|slot| slot.device),
         network_card: slot.map(|slot| slot.card),
         names,
@@ -323,7 +323,9 @@ impl<'a> Planner<'a> {
         let (link, mac) = (candidate.link, candidate.mac);
         let known = self.cloud.interfaces.get(&mac);
         let names = names_of(link);
-        let identity = identity(mac, known, &names);
+        let interface_id = known.and_then(|known| known.interface_id.as_ref());
+        let slot = known.and_then(|known| known.slot);
+        let identity = identity(mac, interface_id, slot, &names);
         let subject = Subject {
             link,
             mac,

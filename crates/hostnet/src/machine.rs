@@ -188,8 +188,11 @@ impl Machine {
     /// False where an interface is configured not to be managed.
     pub(crate) fn is_managed(&self, link: &Link, mac: MacAddr) -> bool {
         let cloud = self.memory.cloud();
+        let known = cloud.interfaces.get(&mac);
+        let interface_id = known.and_then(|known| known.interface_id.as_ref());
+        let slot = known.and_then(|known| known.slot);
         let names = names_of(link);
-        self.config.for_interface(&identity(mac, cloud.interfaces.get(&mac), &names)).manage
+        self.config.for_interface(&identity(mac, interface_id, slot, &names)).manage
     }
 
     /// Reads anew with the next look what neighbours leave on disk.

@@ -6,7 +6,8 @@ use jackfield_kernel::Link;
 use jackfield_metadata::{InterfaceId, MacAddr};
 
 use super::{Facts, Finding, some};
-use crate::config::{Identity, Mtu};
+use crate::config::Mtu;
+use crate::desired::{identity, names_of};
 use crate::journal::Journal;
 use crate::status::{InterfaceStatus, State};
 
@@ -129,19 +130,11 @@ fn mtu(facts: &Facts) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     for interface in facts.plugged() {
         let Some(is) = link(interface.index) else { continue };
-        let names: Vec<&str> = std::iter::once(is.name.as_str())
-            .chain(is.alternative_names.iter().map(String::as_str))
-            .collect();
+        let names = names_of(is);
         let status = facts.status.iter().find(|status| status.ifindex == interface.index);
         let interface_id: Option<InterfaceId> =
             status.and_then(|status| status.interface_id.as_ref()?.parse().ok());
-        let identity = Identity {
-            mac: interface.mac,
-            interface_id: interface_id.as_ref(),
-            device_number: interface.slot.map(|slot| slot.device),
-            network_card: interface.slot.map(|slot| slot.card),
-            names: &names,
-        };
+        let identity = identity(interface.mac, interface_id.as_ref(), interface.slot, &names);
         seen.insert(is.mtu);
         if facts.config.for_interface(&identity).mtu == Mtu::Primary && is.mtu < primary.mtu {
             findings.push(Finding::warning(
