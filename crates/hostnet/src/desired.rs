@@ -800,20 +800,20 @@ impl<'a> Planner<'a> {
         // Killed on the way to another table, it may use the old one still.
         let mut tables = BTreeSet::from([table]);
         for is in self.snapshot.addresses.iter().filter(|is| is.interface == subject.link.index) {
-            let ip = is.address.addr();
+            let (ip, ours) = (is.address.addr(), is.protocol == OURS);
             match self.walk.table_of(ip) {
-                Some(used) if is.protocol == OURS => {
+                // An address of somebody else may be on another interface too, and be led to that.
+                Some(used) if ours || used == table || self.leads_by(used, subject.link.index) => {
                     tables.insert(used);
                     self.selectors.hold_address(ip, used);
                 }
-                None if is.protocol == OURS => {
+                None if ours => {
                     self.selectors.hold_address(ip, table);
                     // Somebody took its rule away, perhaps one for several.
                     for subnet in subject.known.into_iter().flat_map(|known| &known.subnets) {
                         self.selectors.subnet(*subnet, table);
                     }
                 }
-                Some(used) if used == table => self.selectors.hold_address(ip, table),
                 _ => {}
             }
         }
@@ -831,6 +831,14 @@ impl<'a> Planner<'a> {
         self.desired.kept_interfaces.insert(subject.link.index);
         self.tables.insert(table, subject.link.index);
         self.push_plugged(subject, Role::Held, Device::Keep, None, table, problems);
+    }
+
+    /// Whether our routes in the table go by the interface.
+    fn leads_by(&self, table: u32, interface: u32) -> bool {
+        let routes = self.snapshot.routes.iter();
+        routes
+            .filter(|route| route.table == table && route.protocol == OURS)
+            .any(|route| route.uses(interface))
     }
 
     fn release(&mut self, subject: &Subject<'_>, role: Role, problems: Vec<Problem>) {

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use jackfield_hostnet::config::Config;
-use jackfield_hostnet::{Memory, OURS, Scope};
+use jackfield_hostnet::{Memory, Plan, Scope};
 use jackfield_kernel::{Family, RouteKind, Rule, RuleAction};
 use jackfield_metadata::{InterfaceFacts, Known, Listing};
 use proptest::prelude::*;
@@ -74,6 +74,35 @@ proptest! {
             prop_assert!(rest.len() <= 1, "{rest:#?}");
         }
     }
+
+    /// Killed on that way, and metadata does not list it when the next agent starts: what works stays so,
+    /// whichever of its tables it works by.
+    #[test]
+    fn an_interface_that_was_on_its_way_and_is_not_listed_keeps_what_works(tape in tapes()) {
+        let mut dice = Dice::new(tape);
+        let mut case =
+            Case::draw(&mut dice, Without { history: true, noise: true, ..<_>::default() });
+        let mut scene = case.scene();
+        scene.settle();
+        renumber(&mut case.now, &mut dice);
+        scene.cloud = learn(&mut Memory::new(), &scene.kernel, &case.now, Instant::now());
+        scene.config = case.now.config.clone();
+        let (_, _, plan) = scene.think(&Scope::Everything);
+        let unlisted = case.now.facts.iter_mut().filter(|(mac, _)| Some(*mac) != case.now.primary);
+        for (_, listing) in unlisted {
+            *listing = Listing::NotListed;
+        }
+        scene.cloud = learn(&mut Memory::new(), &scene.kernel, &case.now, Instant::now());
+        for kill in 0..=plan.changes.len() {
+            let mut next = scene.clone();
+            next.kernel.make(&Plan { changes: plan.changes[..kill].to_vec() });
+            let before = working(&next.kernel);
+            let rest = next.settle();
+            let now = working(&next.kernel);
+            let lost: Vec<_> = before.difference(&now).collect();
+            prop_assert!(lost.is_empty(), "{lost:?} after {kill} of\n{plan:#?}\nby\n{rest:#?}");
+        }
+    }
 }
 
 /// So many of both families, in turns with those of the others in the subnet.
@@ -134,7 +163,8 @@ fn secondaries(round: &mut Round) -> impl Iterator<Item = &mut InterfaceFacts> {
     })
 }
 
-/// Our addresses of secondaries from which packets to anywhere leave by their own interface.
+/// The addresses of secondaries, whoever gave them, from which packets to anywhere leave by their own
+/// interface.
 fn working(kernel: &Kernel) -> BTreeSet<(u32, IpAddr)> {
     let way_out = |table: u32, family: Family| {
         let routes = kernel.routes.iter();
@@ -151,7 +181,7 @@ fn working(kernel: &Kernel) -> BTreeSet<(u32, IpAddr)> {
         let asked: Vec<Rule> = kernel.rules.iter().filter(asked).cloned().collect();
         let lookup = Lookup::new(&asked, family);
         let ours = |ip: IpAddr| Family::of(ip) == family;
-        for is in kernel.addresses.iter().filter(|is| is.protocol == OURS) {
+        for is in &kernel.addresses {
             let ip = is.address.addr();
             let table = if ours(ip) { lookup.find(ip, true).table } else { None };
             let way = table.and_then(|table| way_out(table, family));
