@@ -82,16 +82,13 @@ impl Selectors {
             if of != table {
                 continue;
             }
-            // What a rule for several addresses stands for is told by its ends.
-            let mut ends = vec![net.network(), net.broadcast()];
-            ends.retain(|ip| walk.table_of(*ip) == Some(table));
-            let widened = rule.input_interface.is_some();
-            if widened {
+            if rule.input_interface.is_some() {
+                // What a rule for several addresses stands for is told by its ends.
                 self.subnet(net, table);
-                let ends = ends.into_iter().map(IpNet::from);
-                self.led
-                    .extend(ends.map(|net| (net, Selector { table: Some(table), local: true })));
-            } else if !ends.is_empty() {
+                let ends = [net.network(), net.broadcast()].into_iter();
+                let led = ends.filter(|ip| walk.table_of(*ip) == Some(table)).map(IpNet::from);
+                self.led.extend(led.map(|net| (net, Selector { table: Some(table), local: true })));
+            } else if walk.table_of_prefix(net) == Some(table) {
                 let local = net.prefix_len() == net.max_prefix_len();
                 self.led.entry(net).or_insert(Selector { table: Some(table), local });
             }
@@ -107,9 +104,9 @@ impl Selectors {
 
     /// The address families in which something leads to a table.
     pub fn families(&self) -> BTreeSet<Family> {
-        let known = || self.planned.keys().chain(self.held.keys()).chain(self.led.keys());
-        let leads = |family: &Family| known().any(|net| Family::of(net.addr()) == *family);
-        Family::BOTH.into_iter().filter(leads).collect()
+        let led = self.led.keys().filter(|net| !self.others.contains(net));
+        let known = self.planned.keys().chain(self.held.keys()).chain(led);
+        known.map(|net| Family::of(net.addr())).collect()
     }
 
     /// Whose is what, in one family. What is planned comes before what is there: an address may be
@@ -204,5 +201,66 @@ fn stage(rule: &Rule, first: u32) -> Stage {
             Stage::End
         }
         _ => Stage::Tree,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jackfield_kernel::Route;
+
+    use super::*;
+    use crate::snapshot::OURS;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn rule(source: &str, priority: u32, table: u32) -> Rule {
+        let source = net(source);
+        let family = Family::of(source.addr());
+        let rule = Rule::new(family, priority, RuleAction::Table(table));
+        Rule { source: Some(source), protocol: OURS, ..rule }
+    }
+
+    fn default_route(table: u32) -> Route {
+        Route { protocol: OURS, ..Route::unreachable(Family::V4.everything(), table) }
+    }
+
+    fn held(rules: &[Rule], routes: &[Route], table: u32) -> Selectors {
+        let mut selectors = Selectors::default();
+        selectors.hold(&Walk::new(rules, routes), table);
+        selectors
+    }
+
+    #[test]
+    fn a_rule_of_a_held_table_is_kept_whether_or_not_another_one_for_more_works() {
+        let wide = Rule {
+            input_interface: Some(LOOPBACK.to_owned()),
+            ..rule("10.0.16.74/31", 14_101, 10_004)
+        };
+        let rules = [rule("10.0.16.75/32", 14_100, 10_002), wide];
+        for routes in [vec![], vec![default_route(10_004)]] {
+            let selectors = held(&rules, &routes, 10_002);
+            let kept = compile(&selectors, &rules, 14_000, 15_000);
+            assert_eq!(kept, [rules[0].clone()].into(), "{routes:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_rules_for_the_same_the_one_that_works_is_kept() {
+        let rules = [rule("10.0.0.9/32", 14_100, 10_001), rule("10.0.0.9/32", 14_100, 10_002)];
+        let routes = [default_route(10_002)];
+        assert!(held(&rules, &routes, 10_001).families().is_empty());
+        let kept = compile(&held(&rules, &routes, 10_002), &rules, 14_000, 15_000);
+        assert_eq!(kept, [rules[1].clone()].into());
+    }
+
+    #[test]
+    fn a_family_in_which_only_others_have_addresses_has_no_rules() {
+        let rules = [rule("2001:db8::30/128", 14_100, 10_002)];
+        let mut selectors = held(&rules, &[], 10_002);
+        assert_eq!(selectors.families(), [Family::V6].into());
+        selectors.other(net("2001:db8::30/128").addr());
+        assert_eq!(selectors.families(), [].into());
     }
 }
