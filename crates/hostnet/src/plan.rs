@@ -18,10 +18,10 @@ use crate::snapshot::{ACCEPT_DEFAULT, ACCEPT_PREFIX, MAIN, OURS, REVERSE_PATH_FI
 
 /// What is to be changed, in order.
 ///
-/// What is added goes by rules, device, routes, marks, addresses; what is removed by addresses, marks,
-/// rules, routes, device. An address that stays while its table changes has its new routes before its
-/// new rule, and both before the old ones go. A table that is about to lose its routes with an address, and
-/// whose end somebody took away, has that first.
+/// What is added goes by rules, device, routes, marks, addresses, the host's own prefixes; what is removed
+/// by those prefixes, addresses, marks, rules, routes, device. An address that stays while its table
+/// changes has its new routes before its new rule, and both before the old ones go. A table that is about
+/// to lose its routes with an address, and whose end somebody took away, has that first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The changes.
@@ -31,6 +31,8 @@ pub struct Plan {
 /// The steps of a plan. Their order is what is promised in [`Plan`].
 #[derive(Default)]
 struct Steps {
+    /// With an address that goes, the routes may go by which packets from a prefix leave.
+    prefixes_off: Vec<Change>,
     ends_on: Vec<Change>,
     addresses_off: Vec<Change>,
     /// Those of tables that interfaces move to which work by another one.
@@ -63,6 +65,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
         steps.marks.push(Change { interface: None, edit: Edit::Marks { from, to } });
     }
     let Steps {
+        prefixes_off,
         ends_on,
         addresses_off,
         routes_moved,
@@ -78,6 +81,7 @@ pub fn plan(snapshot: &Snapshot, desired: &Desired) -> Plan {
         addresses_on,
     } = steps;
     let order = [
+        prefixes_off,
         ends_on,
         addresses_off,
         routes_moved,
@@ -364,7 +368,7 @@ fn routes(snapshot: &Snapshot, desired: &Desired, names: &Names, steps: &mut Ste
             replaced.insert(key(is));
             steps.routes_replaced.push(removal);
         } else if is.kind == RouteKind::Local {
-            steps.addresses_off.push(removal);
+            steps.prefixes_off.push(removal);
         } else {
             steps.routes_off.push(removal);
         }

@@ -166,6 +166,20 @@ proptest! {
         }
     }
 
+    /// The kernel takes an interface's routes along with its last IPv4 address: a prefix that goes is gone
+    /// by then.
+    #[test]
+    fn a_prefix_goes_before_addresses_do(tape in tapes()) {
+        let (case, _) = drawn(&tape, Without::default());
+        let (_, _, plan) = case.scene().think(&Scope::Everything);
+        let mut edits = plan.changes.iter().map(|change| &change.edit);
+        let is_prefix =
+            |edit: &Edit| matches!(edit, Edit::RemoveRoute(is) if is.kind == RouteKind::Local);
+        let addresses_first = edits.any(|edit| matches!(edit, Edit::RemoveAddress(_)));
+        let late = addresses_first && edits.any(is_prefix);
+        prop_assert!(!late, "{}", show(std::slice::from_ref(&plan)));
+    }
+
     /// Killed after any change, or refused any change, the next run ends where this one would have.
     #[test]
     fn an_interrupted_plan_ends_where_an_uninterrupted_one_does(tape in tapes()) {
