@@ -803,7 +803,7 @@ impl<'a> Planner<'a> {
             let (ip, ours) = (is.address.addr(), is.protocol == OURS);
             match self.walk.table_of(ip) {
                 // An address of somebody else may be on another interface too, and be led to that.
-                Some(used) if ours || used == table || self.leads_by(used, subject.link.index) => {
+                Some(used) if ours || self.snapshot.is_table_of(subject.link.index, used) => {
                     tables.insert(used);
                     self.selectors.hold_address(ip, used);
                 }
@@ -831,14 +831,6 @@ impl<'a> Planner<'a> {
         self.desired.kept_interfaces.insert(subject.link.index);
         self.tables.insert(table, subject.link.index);
         self.push_plugged(subject, Role::Held, Device::Keep, None, table, problems);
-    }
-
-    /// Whether our routes in the table go by the interface.
-    fn leads_by(&self, table: u32, interface: u32) -> bool {
-        let routes = self.snapshot.routes.iter();
-        routes
-            .filter(|route| route.table == table && route.protocol == OURS)
-            .any(|route| route.uses(interface))
     }
 
     fn release(&mut self, subject: &Subject<'_>, role: Role, problems: Vec<Problem>) {

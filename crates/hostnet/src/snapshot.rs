@@ -288,20 +288,31 @@ impl Snapshot {
     }
 
     /// The addresses of an interface that we work for: ours, and those of others for which we have
-    /// a rule that leads to the interface's table.
+    /// a rule that leads to a table of the interface.
     pub(crate) fn served_addresses(
         &self,
         interface: u32,
         walk: &Walk<'_>,
     ) -> impl Iterator<Item = IpAddr> {
-        let alias = self.link(interface).and_then(|link| link.alias.as_deref());
-        let table = alias.and_then(Journal::read).map(|journal| journal.table);
-        let by_rule = move |ip: IpAddr| table.is_some() && walk.table_of(ip) == table;
+        let by_rule = move |ip: IpAddr| {
+            walk.table_of(ip).is_some_and(|table| self.is_table_of(interface, table))
+        };
         self.addresses
             .iter()
             .filter(move |is| is.interface == interface)
             .filter(move |is| is.protocol == OURS || by_rule(is.address.addr()))
             .map(|is| is.address.addr())
+    }
+
+    /// Whether the table is the interface's: its journal names it, or our routes in it go by the
+    /// interface. Killed on the way to another table, it may work by the old one still.
+    pub(crate) fn is_table_of(&self, interface: u32, table: u32) -> bool {
+        let alias = self.link(interface).and_then(|link| link.alias.as_deref());
+        alias.and_then(Journal::read).is_some_and(|journal| {
+            let mut routes = self.routes.iter();
+            journal.table == table
+                || routes.any(|is| is.table == table && is.protocol == OURS && is.uses(interface))
+        })
     }
 
     /// A setting of an interface; `None` where the kernel does not have it.
