@@ -193,7 +193,7 @@ pub fn desired(snapshot: &Snapshot, cloud: &Cloud, config: &Config, scope: &Scop
         }
     }
     let (plugged, new): (Vec<Candidate<'_>>, Vec<Candidate<'_>>) =
-        candidates.into_iter().partition(|candidate| journal_of(candidate.link).is_some());
+        candidates.into_iter().partition(|candidate| Journal::of(candidate.link).is_some());
     for candidate in plugged.iter().chain(&new) {
         planner.interface(*candidate);
     }
@@ -312,7 +312,7 @@ impl<'a> Planner<'a> {
             let cloud_interface = mac.is_some()
                 && (mac == self.cloud.primary
                     || mac.is_some_and(|mac| self.cloud.interfaces.contains_key(&mac)));
-            link.group == group && journal_of(link).is_none() && !cloud_interface
+            link.group == group && Journal::of(link).is_none() && !cloud_interface
         });
         // Until the primary is known, a device in the group may be it.
         let stranger = stranger.filter(|_| self.cloud.primary.is_some())?;
@@ -329,7 +329,7 @@ impl<'a> Planner<'a> {
         let subject = Subject {
             link,
             mac,
-            journal: journal_of(link),
+            journal: Journal::of(link),
             known,
             config: self.config.for_interface(&identity),
             open: self.config.is_open(&identity),
@@ -998,7 +998,7 @@ impl<'a> Planner<'a> {
             .snapshot
             .candidates()
             .map(|candidate| candidate.link)
-            .filter(|link| link.group == group && journal_of(link).is_none());
+            .filter(|link| link.group == group && Journal::of(link).is_none());
         match (others.next(), others.next()) {
             (Some(link), None) => Some(link.index),
             _ => None,
@@ -1157,10 +1157,6 @@ fn owners<T: Ord + Copy>(
         }
     }
     owners
-}
-
-fn journal_of(link: &Link) -> Option<Journal> {
-    Journal::read(link.alias.as_deref()?)
 }
 
 /// The copy of one of main's routes for an interface's own table.

@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use jackfield_kernel::Link;
+
 /// The kernel takes this many octets.
 const MAX_ALIAS: usize = 255;
 
@@ -37,6 +39,11 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// The journal that the device has; `None` where it was not plugged.
+    pub fn of(link: &Link) -> Option<Journal> {
+        Journal::read(link.alias.as_deref()?)
+    }
+
     /// Reads an alias; `None` where it is not a journal.
     pub fn read(alias: &str) -> Option<Journal> {
         let mut rest = alias.strip_prefix(MARK)?;

@@ -279,7 +279,7 @@ impl Snapshot {
 
     /// The devices that have a journal of ours, whatever they are now.
     pub fn journals(&self) -> impl Iterator<Item = (&Link, Journal)> {
-        self.links.iter().filter_map(|link| Some((link, Journal::read(link.alias.as_deref()?)?)))
+        self.links.iter().filter_map(|link| Some((link, Journal::of(link)?)))
     }
 
     /// Our addresses on an interface.
@@ -307,8 +307,7 @@ impl Snapshot {
     /// Whether the table is the interface's: its journal names it, or our routes in it go by the
     /// interface. Killed on the way to another table, it may work by the old one still.
     pub(crate) fn is_table_of(&self, interface: u32, table: u32) -> bool {
-        let alias = self.link(interface).and_then(|link| link.alias.as_deref());
-        alias.and_then(Journal::read).is_some_and(|journal| {
+        self.link(interface).and_then(Journal::of).is_some_and(|journal| {
             let mut routes = self.routes.iter();
             journal.table == table
                 || routes.any(|is| is.table == table && is.protocol == OURS && is.uses(interface))

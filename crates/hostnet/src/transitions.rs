@@ -196,7 +196,7 @@ fn ready(view: &View, interface: &DesiredInterface) -> Option<Ready> {
     let addresses = view.snapshot.addresses.iter();
     let ours = addresses.filter(|it| it.interface == link.index && it.protocol == OURS);
     // Before metadata has told, the journal does.
-    let written = || link.alias.as_deref().and_then(Journal::read)?.name?.parse().ok();
+    let written = || Journal::of(link)?.name?.parse().ok();
     Some(Ready {
         name: link.name.clone(),
         index: link.index,

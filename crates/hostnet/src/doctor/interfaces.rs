@@ -87,7 +87,7 @@ fn group(facts: &Facts) -> Finding {
         mac.is_some_and(|mac| facts.listed.iter().flatten().any(|listed| *listed == mac))
     };
     let stranger = |link: &&Link| {
-        let plugged = link.alias.as_deref().and_then(Journal::read).is_some();
+        let plugged = Journal::of(link).is_some();
         link.group == group && !plugged && Some(link.index) != primary && !listed(link)
     };
     let strangers: Vec<&str> =

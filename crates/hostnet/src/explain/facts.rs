@@ -183,7 +183,7 @@ impl Facts {
 
     /// The routing table of an interface that jackfield has plugged.
     pub(super) fn plugged(link: &Link) -> Option<u32> {
-        link.alias.as_deref().and_then(Journal::read).map(|journal| journal.table)
+        Journal::of(link).map(|journal| journal.table)
     }
 
     /// Whether the interface could be plugged, as far as the device itself tells.
